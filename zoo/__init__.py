@@ -1,0 +1,36 @@
+"""Actor-critic algorithms on a cube of three questions: strategy x data x target.
+
+    agent = zoo.train("ppo", "Pendulum-v1", seed=0)
+    zoo.evaluate(agent, "Pendulum-v1").mean
+    zoo.lookup("policy/on/v")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import UserError
+from zoo.taxonomy import Cell
+
+if TYPE_CHECKING:
+    from zoo.agent import Agent
+    from zoo.loop import Evaluation, evaluate
+    from zoo.registry import lookup
+    from zoo.runs import load, train
+
+__all__ = ["Agent", "Cell", "Evaluation", "UserError", "evaluate", "load", "lookup", "train"]
+
+# What needs torch is imported when it is first used.
+_LAZY = {
+    "Agent": "zoo.agent",
+    "Evaluation": "zoo.loop",
+    "evaluate": "zoo.loop",
+    "load": "zoo.runs",
+    "lookup": "zoo.registry",
+    "train": "zoo.runs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

@@ -1,0 +1,93 @@
+"""A2C: policy-based, on-policy, V target.                       Mnih et al. 2016, Algorithm S3, run synchronously
+
+    A_t = GAE(λ) of r + γ (1 - terminated) V(s') - V(s)          λ = 1: n-step returns, as in the paper
+    L   = -E[A log π(a|s)] + c_v E[(V(s) - (A + V_old))²] - c_e E[H(π)]
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from torch import Generator, Tensor, nn
+
+from zoo.algos.base import Spec, Transition
+from zoo.buffers import RolloutBuffer
+from zoo.config import Field, config, linear
+from zoo.networks import Activation, Policy, V
+from zoo.optim import Adam, RMSprop
+from zoo.targets import gae
+from zoo.taxonomy import Cell
+
+
+@config
+class Config:
+    """A2C's settings; the defaults are Stable-Baselines3's."""
+
+    num_steps: int = Field(5, ge=1, description="steps per environment in a rollout")
+    gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
+    lam: float = Field(1.0, ge=0, le=1, description="GAE's λ: 0 is one-step TD, 1 sums all rewards of the rollout")
+    learning_rate: float = Field(7e-4, gt=0, description="step size at the start")
+    learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, approached linearly; none keeps it")
+    optimizer: Literal["rmsprop", "adam"] = Field("rmsprop", description="which optimiser")
+    optimizer_eps: float = Field(1e-5, gt=0, description="ε in the optimiser's denominator")
+    ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    vf_coef: float = Field(0.5, ge=0, description="weight of the critic's loss")
+    max_grad_norm: float = Field(0.5, gt=0, description="gradients longer than this are shortened to it")
+    normalize_advantage: bool = Field(False, description="whiten the advantages of each rollout")
+    log_std_init: float = Field(0.0, description="log standard deviation of a Box policy at the start")
+    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers, actor and critic alike")
+    activation: Activation = Field("tanh", description="activation of the hidden layers")
+
+
+class A2C(nn.Module):
+    """Advantage actor-critic: one gradient step for each short rollout."""
+
+    cell, spaces, Config = Cell("policy/on/v"), (Box, Discrete, MultiDiscrete), Config
+
+    def __init__(self, spec: Spec, config: Config, generator: Generator) -> None:
+        super().__init__()
+        self.config, self.generator = config, generator
+        self.actor = Policy(spec, config.hidden, config.activation, log_std_init=config.log_std_init)
+        self.critic = V(spec, config.hidden, config.activation)
+        optimizer = {"rmsprop": RMSprop, "adam": Adam}[config.optimizer]
+        self.optimizer = optimizer(self.parameters(), eps=config.optimizer_eps, max_grad_norm=config.max_grad_norm)
+
+    def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
+        return RolloutBuffer(spec, num_envs, self.config.num_steps)
+
+    def act(self, obs: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+        policy = self.actor(obs)
+        action = policy.sample(self.generator)
+        return action, policy.log_prob(action)
+
+    def greedy(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.actor(obs).mode()
+        return action
+
+    def update(self, batch: Transition, progress: float) -> dict[str, Tensor]:
+        value = self.critic(batch.obs)  # (T, B)
+        with torch.no_grad():
+            advantage = gae(
+                reward=batch.reward,
+                discount=self.config.gamma * ~batch.terminated,
+                value=value,
+                next_value=self.critic(batch.next_obs),
+                lam=self.config.lam * ~batch.truncated,
+            )  # (T, B)
+            target = advantage + value
+            if self.config.normalize_advantage:
+                advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        policy = self.actor(batch.obs)
+        policy_loss = -(advantage * policy.log_prob(batch.action)).mean()
+        value_loss = F.mse_loss(value, target)
+        entropy = policy.entropy().mean()
+        loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress)
+        grad_norm = self.optimizer.minimize(loss, learning_rate)
+        return {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "entropy": entropy.detach(),
+            "grad_norm": grad_norm,
+        }

@@ -1,0 +1,143 @@
+"""PPO: policy-based, on-policy, V target.                                  Schulman et al. 2017, equations 7 and 9
+
+    A_t = GAE(λ) of r + γ (1 - terminated) V(s') - V(s)          ratio = π(a|s) / π_old(a|s)
+    L   = -E[min(ratio A, clip(ratio, 1 ± ε) A)] + c_v E[(V(s) - (A + V_old))²] - c_e E[H(π)]
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from torch import Generator, Tensor, nn
+
+from zoo.algos.base import Spec, Transition
+from zoo.buffers import RolloutBuffer
+from zoo.config import Field, config, linear
+from zoo.errors import UserError
+from zoo.networks import Activation, Policy, V
+from zoo.optim import Adam
+from zoo.targets import gae
+from zoo.taxonomy import Cell
+
+
+@config
+class Config:
+    """PPO's settings; the defaults are Stable-Baselines3's."""
+
+    num_steps: int = Field(2048, ge=1, description="steps per environment in a rollout")
+    batch_size: int = Field(64, ge=2, description="transitions in a minibatch")
+    num_epochs: int = Field(10, ge=1, description="passes over each rollout")
+    gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
+    lam: float = Field(0.95, ge=0, le=1, description="GAE's λ: 0 is one-step TD, 1 sums all rewards of the rollout")
+    learning_rate: float = Field(3e-4, gt=0, description="Adam's step size at the start")
+    learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, approached linearly; none keeps it")
+    optimizer_eps: float = Field(1e-5, gt=0, description="ε in Adam's denominator")
+    clip_eps: float = Field(0.2, gt=0, description="how far the ratio may leave 1 and still earn, at the start")
+    clip_eps_end: float | None = Field(None, ge=0, description="the same at the end, approached linearly; none keeps it")
+    clip_value: float | None = Field(None, gt=0, description="clip the change of V(s) in a rollout to this; none does not")
+    target_kl: float | None = Field(None, gt=0, description="leave a rollout once KL(π_old, π) exceeds 1.5 times this")
+    ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    vf_coef: float = Field(0.5, ge=0, description="weight of the critic's loss")
+    max_grad_norm: float = Field(0.5, gt=0, description="gradients longer than this are shortened to it")
+    normalize_advantage: bool = Field(True, description="whiten the advantages of each minibatch")
+    log_std_init: float = Field(0.0, description="log standard deviation of a Box policy at the start")
+    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers, actor and critic alike")
+    activation: Activation = Field("tanh", description="activation of the hidden layers")
+
+
+class Sample(NamedTuple):
+    """What a minibatch is made of, (N, ...)."""
+
+    obs: Tensor
+    action: Tensor
+    log_prob: Tensor
+    value: Tensor
+    advantage: Tensor
+    target: Tensor
+
+
+class PPO(nn.Module):
+    """Proximal policy optimisation: several epochs of minibatches on each rollout, within a trust region."""
+
+    cell, spaces, Config = Cell("policy/on/v"), (Box, Discrete, MultiDiscrete), Config
+
+    def __init__(self, spec: Spec, config: Config, generator: Generator) -> None:
+        super().__init__()
+        self.config, self.generator = config, generator
+        self.actor = Policy(spec, config.hidden, config.activation, log_std_init=config.log_std_init)
+        self.critic = V(spec, config.hidden, config.activation)
+        self.optimizer = Adam(self.parameters(), eps=config.optimizer_eps, max_grad_norm=config.max_grad_norm)
+
+    def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
+        size = self.config.num_steps * num_envs
+        if self.config.batch_size > size:
+            raise UserError(
+                f"batch_size {self.config.batch_size} is larger than a rollout: num_steps {self.config.num_steps} x "
+                f"num_envs {num_envs} = {size}; set batch_size to {size} or less"
+            )
+        return RolloutBuffer(spec, num_envs, self.config.num_steps)
+
+    def act(self, obs: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+        policy = self.actor(obs)
+        action = policy.sample(self.generator)
+        return action, policy.log_prob(action)
+
+    def greedy(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.actor(obs).mode()
+        return action
+
+    def update(self, batch: Transition, progress: float) -> dict[str, Tensor]:
+        with torch.no_grad():
+            value = self.critic(batch.obs)  # (T, B)
+            advantage = gae(
+                reward=batch.reward,
+                discount=self.config.gamma * ~batch.terminated,
+                value=value,
+                next_value=self.critic(batch.next_obs),
+                lam=self.config.lam * ~batch.truncated,
+            )  # (T, B)
+        rows = Sample(batch.obs, batch.action, batch.log_prob, value, advantage, advantage + value)
+        rollout = Sample(*(row.flatten(0, 1) for row in rows))  # (T·B, ...)
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress)
+        clip_eps = linear(self.config.clip_eps, self.config.clip_eps_end, progress)
+
+        steps = []
+        for index in self._minibatches(len(rollout.obs)):
+            losses = self._losses(Sample(*(row[index] for row in rollout)), clip_eps)
+            steps.append({key: loss.detach() for key, loss in losses.items() if key != "loss"})
+            if self.config.target_kl is not None and losses["approx_kl"] > 1.5 * self.config.target_kl:
+                break
+            steps[-1]["grad_norm"] = self.optimizer.minimize(losses["loss"], learning_rate)
+        return {key: torch.stack([step[key] for step in steps if key in step]).mean() for key in steps[0]}
+
+    def _minibatches(self, size: int) -> list[Tensor]:
+        """Index sets, (batch_size,) each: a new permutation for each epoch; the last set of it may be smaller."""
+        device = self.generator.device
+        epochs = [
+            torch.randperm(size, generator=self.generator, device=device) for _ in range(self.config.num_epochs)
+        ]
+        return [index for epoch in epochs for index in epoch.split(self.config.batch_size)]
+
+    def _losses(self, batch: Sample, clip_eps: float) -> dict[str, Tensor]:
+        advantage = batch.advantage
+        if self.config.normalize_advantage and len(advantage) > 1:
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        policy = self.actor(batch.obs)
+        log_ratio = policy.log_prob(batch.action) - batch.log_prob
+        ratio = log_ratio.exp()
+        policy_loss = -torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip_eps, 1 + clip_eps)).mean()
+
+        value = self.critic(batch.obs)
+        if self.config.clip_value is not None:
+            value = batch.value + (value - batch.value).clamp(-self.config.clip_value, self.config.clip_value)
+        value_loss = F.mse_loss(value, batch.target)
+        entropy = policy.entropy().mean()
+        return {
+            "loss": policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy,
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "approx_kl": (ratio.detach() - 1 - log_ratio.detach()).mean(),  # Schulman 2020, estimator k3
+            "clip_fraction": ((ratio.detach() - 1).abs() > clip_eps).float().mean(),
+        }

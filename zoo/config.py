@@ -1,0 +1,80 @@
+"""Settings as frozen dataclasses: types, ranges and help text stand beside each field, once.
+
+`Field(default, ge=..., description=...)` is pydantic's; a class made with `config` rejects unknown names and
+values out of range, whether they come from Python, registry.yaml or the command line (as text).
+"""
+
+import types
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+
+import pydantic
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from zoo.errors import UserError, nearest
+
+__all__ = ["Field", "build", "config", "field_info", "linear"]
+
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
+def config(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen, keyword-only, validated dataclass."""
+    settings = ConfigDict(extra="forbid", allow_inf_nan=False)
+    return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=settings)(cls)
+
+
+def build(cls: type[T], values: Mapping[str, Any], owner: str) -> T:
+    """An instance of `cls`; a UserError that names `owner`, the field, its value and what was expected."""
+    known = field_info(cls)
+    for name in values:
+        if name not in known:
+            raise UserError(f"{owner} has no setting {name!r}{nearest(name, known)}")
+    hints = get_type_hints(cls)
+    try:
+        return cls(**{name: _from_text(value, hints[name]) for name, value in values.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][:1])
+        raise UserError(f"{owner}: {name} = {first['input']!r}: {_explain(first['msg'])}") from None
+
+
+def _explain(message: str) -> str:
+    return message.removeprefix("Value error, ")[0].lower() + message.removeprefix("Value error, ")[1:]
+
+
+def _from_text(value: Any, hint: Any) -> Any:
+    """Text as people type it: 1e5 for a whole number, 64,64 for a tuple, none for an optional."""
+    if isinstance(value, bool) and bool not in _alternatives(hint):
+        return str(value)
+    if not isinstance(value, str):
+        return value
+    alternatives = _alternatives(hint)
+    if types.NoneType in alternatives and value.lower() in ("none", "null"):
+        return None
+    if any(get_origin(alternative) is tuple for alternative in alternatives):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if int in alternatives and float not in alternatives:
+        try:
+            return int(float(value)) if float(value).is_integer() else value
+        except (ValueError, OverflowError):
+            return value
+    return value
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def field_info(cls: type) -> dict[str, FieldInfo]:
+    """Field name -> pydantic's FieldInfo (annotation, default, description), in the order of the class."""
+    declared: dict[str, FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
+    return {field.name: declared[field.name] for field in fields(cls)}  # type: ignore[arg-type]
+
+
+def linear(start: float, end: float | None, progress: float) -> float:
+    """start + (end - start)·progress; constant where `end` is None."""
+    return start if end is None else start + (end - start) * min(progress, 1.0)

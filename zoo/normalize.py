@@ -1,0 +1,76 @@
+"""Running statistics that whiten observations and scale rewards while an agent learns."""
+
+from collections.abc import Callable
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo.spec import Array
+
+EPS = 1e-8
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance of all rows seen, merged batch by batch in float64.     Chan et al. 1983, equations 2.1
+
+    Buffers, so that they are saved with the agent; on the CPU, where observations come from.
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(shape, dtype=torch.float64))
+        # A pinch of the prior keeps the first batch finite.
+        self.register_buffer("count", torch.full((), 1e-4, dtype=torch.float64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return self
+
+    def update(self, batch: Array) -> None:
+        """Take in a batch of rows, (B, ...)."""
+        if not len(batch):
+            return
+        mean, var, count = self.mean.numpy(), self.var.numpy(), self.count.numpy()
+        size, batch_mean, batch_var = len(batch), batch.mean(0, dtype=np.float64), batch.var(0, dtype=np.float64)
+        total = count + size
+        delta = batch_mean - mean
+        var[...] = (var * count + batch_var * size + delta**2 * count * size / total) / total
+        mean[...] += delta * size / total
+        count[...] = total
+
+
+class ObsNormalizer(RunningMoments):
+    """(obs - mean) / std, clipped to ±10."""
+
+    def __call__(self, obs: Array) -> Array:
+        """Whitened observations, float32; the statistics stay as they are."""
+        scaled = (obs - self.mean.numpy()) / np.sqrt(self.var.numpy() + EPS)
+        return np.clip(scaled, -10, 10).astype(np.float32)
+
+
+class RewardNormalizer(RunningMoments):
+    """reward / std of the discounted return so far, clipped to ±10; the mean is not removed, so signs stay.
+
+    The return restarts where an episode ends. γ is the algorithm's own.
+    """
+
+    returns: Tensor
+
+    def __init__(self, num_envs: int, gamma: float) -> None:
+        super().__init__(())
+        self.gamma = gamma
+        self.register_buffer("returns", torch.zeros(num_envs, dtype=torch.float64))
+
+    def scale(self, reward: Array, ended: Array, alive: Array) -> Array:
+        """Rewards of one step, (B,), scaled after the statistics took them in; `ended` are row numbers."""
+        returns = self.returns.numpy()
+        returns[alive] = self.gamma * returns[alive] + reward[alive]
+        self.update(returns[alive])
+        returns[ended] = 0.0
+        return np.clip(reward / np.sqrt(self.var.numpy() + EPS), -10, 10)

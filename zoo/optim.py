@@ -1,0 +1,102 @@
+"""Optimisers as plain tensor maths, so that a whole update can be traced and compiled as one graph.
+
+The state is flat: one vector for all parameters, a dozen operations a step however many layers there are. The
+formulas are those of torch.optim, operation by operation.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class _Optimizer(nn.Module):
+    """The gradient of a loss as one vector, clipped by its norm; subclasses say how far to step."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], max_grad_norm: float | None) -> None:
+        super().__init__()
+        self.params = list(parameters)  # a plain list: the parameters belong to the networks
+        self.max_grad_norm = max_grad_norm
+
+    def zeros(self) -> Tensor:
+        """One zero for every parameter, (P,)."""
+        return torch.cat([torch.zeros_like(p).reshape(-1) for p in self.params]).detach()
+
+    def minimize(self, loss: Tensor, learning_rate: float | Tensor) -> Tensor:
+        """Step down the gradient of `loss`; returns the gradient's norm before clipping, a scalar."""
+        gradients = torch.autograd.grad(loss, self.params)
+        with torch.no_grad():
+            gradient = torch.cat([g.reshape(-1) for g in gradients])  # (P,)
+            norm = torch.linalg.vector_norm(gradient)
+            if self.max_grad_norm is not None:
+                gradient = gradient * (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+            step = self.direction(gradient) * learning_rate
+            pieces = step.split([p.numel() for p in self.params])
+            torch._foreach_sub_(self.params, [s.view_as(p) for s, p in zip(pieces, self.params, strict=True)])
+        return norm
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The step for a learning rate of one, (P,); updates the running moments in place."""
+        raise NotImplementedError
+
+
+class Adam(_Optimizer):
+    """Adam with bias correction.                                              Kingma and Ba 2015, Algorithm 1"""
+
+    step: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        max_grad_norm: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(parameters, max_grad_norm)
+        self.betas, self.eps = betas, eps
+        # float64: β₂^step in float32 would differ from torch.optim's Python float.
+        self.register_buffer("step", torch.zeros((), dtype=torch.float64, device=self.params[0].device))
+        self.register_buffer("exp_avg", self.zeros())
+        self.register_buffer("exp_avg_sq", self.zeros())
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        beta1, beta2 = self.betas
+        self.step.add_(1)
+        self.exp_avg.lerp_(gradient, 1 - beta1)
+        self.exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        size = 1 / (1 - beta1**self.step)
+        scale = (1 - beta2**self.step).sqrt()
+        return self.exp_avg / (self.exp_avg_sq.sqrt() / scale).add_(self.eps) * size
+
+
+class RMSprop(_Optimizer):
+    """RMSprop with ε outside the square root, as torch has it.                        Hinton 2012, lecture 6e"""
+
+    square_avg: Tensor
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        max_grad_norm: float | None = None,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(parameters, max_grad_norm)
+        self.alpha, self.eps = alpha, eps
+        self.register_buffer("square_avg", self.zeros())
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        self.square_avg.mul_(self.alpha).addcmul_(gradient, gradient, value=1 - self.alpha)
+        return gradient / (self.square_avg.sqrt() + self.eps)
+
+
+@torch.no_grad()
+def polyak_(target: nn.Module, source: nn.Module, tau: float) -> None:
+    """target ← (1 - τ) target + τ source, parameter by parameter; τ = 1 copies.   Lillicrap et al. 2016, section 3"""
+    targets, sources = list(target.parameters()), list(source.parameters())
+    torch._foreach_mul_(targets, 1 - tau)
+    torch._foreach_add_(targets, sources, alpha=tau)

@@ -1,0 +1,190 @@
+"""registry.yaml: cells to algorithms, algorithms to classes, papers and tuned settings; loaded and checked once.
+
+Classes are named by import strings and imported when asked for, so that reading the registry needs no torch.
+ZOO_REGISTRY names further registry files (separated as in PATH) whose algorithms join these.
+"""
+
+import importlib
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from numpy.random import SeedSequence
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from zoo.errors import UserError, nearest
+from zoo.taxonomy import AXES, CELLS, Cell, parse_axis
+
+if TYPE_CHECKING:
+    from zoo.algos.base import Algorithm
+    from zoo.spec import Spec
+
+
+class CellEntry(BaseModel):
+    """Who fills a cell, or why nobody can."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    algorithm: str | None = None
+    also: list[str] = []
+    empty: str | None = None
+
+    @property
+    def algorithms(self) -> list[str]:
+        """The cell's algorithms, the canonical one first."""
+        return ([self.algorithm] if self.algorithm else []) + self.also
+
+
+class AlgorithmEntry(BaseModel):
+    """One algorithm: where it is, what it is, and its tuned settings for each environment."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    path: str = Field(alias="class", pattern=r"^[\w.]+:\w+$")
+    title: str
+    equation: str
+    paper: str
+    envs: dict[str, dict[str, Any]] = {}
+
+    @property
+    def source(self) -> str:
+        """The file of its class, relative to the directory that holds the package."""
+        return self.path.partition(":")[0].replace(".", "/") + ".py"
+
+
+class Registry(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cells: dict[str, CellEntry] = {}
+    algorithms: dict[str, AlgorithmEntry] = {}
+
+    def cell_of(self, name: str) -> Cell:
+        """The cell in which `name` is registered."""
+        return next(Cell(path) for path, entry in self.cells.items() if name in entry.algorithms)
+
+
+def _own_file() -> Path:
+    """Beside this module in a wheel; one level up in a checkout."""
+    packaged = Path(__file__).parent / "registry.yaml"
+    return packaged if packaged.exists() else packaged.parent.parent / packaged.name
+
+
+def _read(path: Path) -> Registry:
+    try:
+        return Registry.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except FileNotFoundError:
+        raise UserError(f"registry {path} does not exist") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"registry {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise UserError(f"registry {path}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return f"{where}: {first['msg'].lower()}"
+    models = (Registry, CellEntry, AlgorithmEntry)
+    model = models[{"cells": 1, "algorithms": 2}.get(str(first["loc"][0]), 0)]
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    return f"unknown key {where!r}{nearest(str(first['loc'][-1]), known)}"
+
+
+def read(paths: Iterable[Path]) -> Registry:
+    """The registries of these files as one: later files add algorithms, or settings for further environments."""
+    merged = Registry(cells={str(cell): CellEntry() for cell in CELLS})
+    for path in paths:
+        part = _read(path)
+        for name, algorithm in part.algorithms.items():
+            if name in merged.algorithms:
+                algorithm.envs = merged.algorithms[name].envs | algorithm.envs
+            merged.algorithms[name] = algorithm
+        for key, entry in part.cells.items():
+            cell = merged.cells[str(Cell(key))]
+            names = list(dict.fromkeys(cell.algorithms + entry.algorithms))
+            cell.algorithm, cell.also = (names[0], names[1:]) if names else (None, [])
+            cell.empty = None if names else entry.empty or cell.empty
+    for key, cell in merged.cells.items():
+        for name in cell.algorithms:
+            if name not in merged.algorithms:
+                raise UserError(f"cell {key} names {name!r}, which is not among the algorithms")
+        if not cell.algorithms and not cell.empty:
+            raise UserError(f"cell {key} has neither an algorithm nor a reason why it is empty")
+    for name in merged.algorithms:
+        if not any(name in cell.algorithms for cell in merged.cells.values()):
+            raise UserError(f"algorithm {name!r} stands in no cell")
+    return merged
+
+
+@cache
+def _load(extra: str) -> Registry:
+    return read([_own_file(), *(Path(part) for part in extra.split(os.pathsep) if part)])
+
+
+def load() -> Registry:
+    """The registry, with the files that ZOO_REGISTRY names."""
+    return _load(os.environ.get("ZOO_REGISTRY", ""))
+
+
+def get(name: str) -> AlgorithmEntry:
+    """The entry of an algorithm; a UserError with the nearest name for an unknown one."""
+    algorithms = load().algorithms
+    if name not in algorithms:
+        raise UserError(f"unknown algorithm {name!r}{nearest(name, algorithms)}")
+    return algorithms[name]
+
+
+def lookup(path: str | Cell) -> list[str]:
+    """The names of a cell's algorithms, the canonical one first; empty where the cell is."""
+    return load().cells[str(path if isinstance(path, Cell) else Cell(path))].algorithms
+
+
+def find(**axes: str | None) -> dict[Cell, CellEntry]:
+    """The cells that agree with the given axes (strategy, data, target), in the order of the cube."""
+    wanted = {name: parse_axis(name, AXES[name], value) for name, value in axes.items() if value is not None}
+    return {
+        cell: load().cells[str(cell)]
+        for cell in CELLS
+        if all(getattr(cell, name) == value for name, value in wanted.items())
+    }
+
+
+def load_class(name: str) -> "type[Algorithm]":
+    """The class of an algorithm, imported now."""
+    module, _, attribute = get(name).path.partition(":")
+    try:
+        algorithm: type[Algorithm] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"algorithm {name!r}: {get(name).path} cannot be imported: {error}") from None
+    return algorithm
+
+
+def make(name: str, spec: "Spec", config: Any, seeds: SeedSequence, device: str = "cpu") -> "Algorithm":
+    """An untrained algorithm; its weights and its later randomness come from `seeds` alone.
+
+    A UserError where it does not support the action space.
+    """
+    import torch
+
+    from zoo.networks import check_space
+
+    cls = load_class(name)
+    check_space(name, spec, cls.spaces)
+    weights, noise = (int(seed) for seed in seeds.generate_state(2))
+    generator = torch.Generator(device).manual_seed(noise)
+    devices = [torch.device(device)] if device != "cpu" else []
+    with torch.random.fork_rng(devices), torch.device(device):
+        torch.manual_seed(weights)
+        return cls(spec, config, generator)
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A Config as plain data: tuples become lists."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}

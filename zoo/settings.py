@@ -1,0 +1,87 @@
+"""What a run is told, resolved once: an algorithm's Config and the run's own settings, and where each came from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from zoo import registry
+from zoo.config import Field, build, config, field_info
+from zoo.errors import UserError, nearest
+
+
+@config
+class Run:
+    """The settings of a run, whatever the algorithm."""
+
+    total_steps: int = Field(100_000, ge=1, description="environment steps to train for, all environments together")
+    num_envs: int = Field(1, ge=1, description="environments stepped together")
+    seed: int | None = Field(None, ge=0, description="seed of everything; none draws one and records it")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
+    threads: int = Field(1, ge=1, description="torch's threads; small networks are fastest with one")
+    vec: Literal["sync", "async", "native"] = Field(
+        "sync", description="step environments in this process, in one each, or by the environment's own vector form"
+    )
+    normalize_obs: bool = Field(False, description="whiten observations by running statistics")
+    normalize_reward: bool = Field(False, description="scale rewards by the running deviation of the return")
+    scale_actions: bool = Field(True, description="map [-1, 1] onto the bounds of Box actions, rather than only clip")
+    eval_every: int | None = Field(
+        None, ge=0, description="steps between evaluations for the best agent; none is a tenth of the run, 0 is never"
+    )
+    validation_episodes: int = Field(10, ge=1, description="episodes of each of these evaluations")
+    eval_episodes: int = Field(100, ge=0, description="episodes of the evaluation at the end")
+    log_every: int | None = Field(None, ge=1, description="steps between rows of metrics; none is a hundredth of the run")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run. `sources` says for each setting: default, registry or command line."""
+
+    algorithm: str
+    env: str
+    run: Run
+    config: Any
+    sources: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {
+            "algorithm": self.algorithm,
+            "env": self.env,
+            "run": registry.to_json(self.run),
+            "config": registry.to_json(self.config),
+            "sources": self.sources,
+        }
+
+
+def resolve(
+    algorithm: str, env: str, overrides: Mapping[str, Any], *, source: str = "command line"
+) -> Settings:
+    """Defaults, then registry.yaml's settings for `env`, then `overrides`; unknown and invalid ones are refused."""
+    entry = registry.get(algorithm)
+    known_config = field_info(registry.load_class(algorithm).Config)
+    known_run = field_info(Run)
+    for env_id, tuned in entry.envs.items():
+        for name in tuned:
+            if name not in known_config and name not in known_run:
+                hint = nearest(name, [*known_config, *known_run])
+                raise UserError(f"registry: {algorithm} on {env_id} has no setting {name!r}{hint}")
+    for name in overrides:
+        if name not in known_config and name not in known_run:
+            raise UserError(f"{algorithm} has no setting {name!r}{nearest(name, [*known_config, *known_run])}")
+    tuned = entry.envs.get(env, {})
+    merged = {**tuned, **overrides}
+    owner = f"{algorithm} on {env}"
+    return Settings(
+        algorithm=algorithm,
+        env=env,
+        run=build(Run, {name: value for name, value in merged.items() if name in known_run}, owner),
+        config=build(
+            registry.load_class(algorithm).Config,
+            {name: value for name, value in merged.items() if name in known_config},
+            owner,
+        ),
+        sources={
+            name: source if name in overrides else "registry" if name in tuned else "default"
+            for name in (*known_run, *known_config)
+        },
+    )

@@ -1,0 +1,160 @@
+"""What an algorithm may know about an environment, and how its actions become the environment's.
+
+Algorithms see observations and actions in one form: uint8 images and floats as they are, Discrete observations as
+integers, Box actions flat and in [-1, 1], Discrete actions counted from 0.
+"""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from zoo.errors import UserError
+
+Array = NDArray[Any]
+
+OBSERVATIONS = (spaces.Box, spaces.Discrete)
+ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)
+
+
+class Spec:
+    """The shapes and dtypes of one environment's observations and actions.
+
+    `scale_actions` maps [-1, 1] onto the bounds of a Box; without it the policy acts in the environment's own
+    units and is clipped to the bounds (as Stable-Baselines3's on-policy algorithms do). Unbounded dimensions are
+    never scaled.
+    """
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], *, scale_actions: bool = True
+    ) -> None:
+        for kind, space, known in (
+            ("observation", observation_space, OBSERVATIONS),
+            ("action", action_space, ACTIONS),
+        ):
+            if not isinstance(space, known):
+                names = ", ".join(each.__name__ for each in known)
+                raise UserError(
+                    f"{kind} space {space} is not supported (known: {names}); a gymnasium wrapper such as "
+                    f"Flatten{kind.capitalize()} or Transform{kind.capitalize()} can turn it into one of these"
+                )
+        self.observation_space, self.action_space = observation_space, action_space
+        self.scale_actions = scale_actions
+        self.obs_shape: tuple[int, ...] = observation_space.shape or ()
+        self.is_image = isinstance(observation_space, spaces.Box) and (
+            observation_space.dtype == np.uint8 and len(self.obs_shape) == 3
+        )
+        if isinstance(observation_space, spaces.Discrete):
+            self.obs_dtype: np.dtype[Any] = np.dtype(np.int64)
+        else:
+            self.obs_dtype = np.dtype(np.uint8 if self.is_image else np.float32)
+        if isinstance(action_space, spaces.Box):
+            self._set_box(action_space)
+        else:
+            self.action_shape = () if isinstance(action_space, spaces.Discrete) else (len(self.action_sizes),)
+            self.action_dtype: np.dtype[Any] = np.dtype(np.int64)
+
+    def _set_box(self, space: spaces.Box) -> None:
+        self.action_shape: tuple[int, ...] = (int(np.prod(space.shape)),)
+        self.action_dtype = np.dtype(np.float32)
+        low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
+        scaled = np.isfinite(low) & np.isfinite(high) & self.scale_actions
+        # Clipping comes first, in the policy's units; then centre + span·action.
+        self._clip = np.where(scaled, -1.0, low), np.where(scaled, 1.0, high)
+        self._centre = np.zeros_like(low)
+        self._span = np.ones_like(low)
+        self._centre[scaled] = (low + 0.5 * (high - low))[scaled]
+        self._span[scaled] = (0.5 * (high - low))[scaled]
+
+    @property
+    def action_sizes(self) -> tuple[int, ...]:
+        """Number of choices in each discrete action dimension; of dimensions (A,) for a Box."""
+        if isinstance(self.action_space, spaces.Discrete):
+            return (int(self.action_space.n),)
+        if isinstance(self.action_space, spaces.MultiDiscrete):
+            return tuple(int(n) for n in self.action_space.nvec.reshape(-1))
+        return self.action_shape
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether every dimension of a Box action has finite bounds (always true of discrete actions)."""
+        return not isinstance(self.action_space, spaces.Box) or self.action_space.is_bounded()
+
+    def encode_obs(self, obs: Any) -> Array:
+        """Observations as algorithms see them; no copy where the dtype already fits."""
+        obs = np.asarray(obs, dtype=self.obs_dtype)
+        if isinstance(self.observation_space, spaces.Discrete) and self.observation_space.start:
+            obs = obs - self.observation_space.start
+        return obs
+
+    def decode_action(self, action: Array) -> Array:
+        """Actions of an algorithm, (B, ...), as the environments take them: clipped, scaled, shaped, typed."""
+        space = self.action_space
+        if isinstance(space, spaces.Box):
+            decoded = self._centre + self._span * np.clip(action, *self._clip)
+            # Rounding must not leave the bounds of the space's own dtype.
+            decoded = decoded.astype(space.dtype).reshape(-1, *space.shape)
+            return np.clip(decoded, space.low, space.high)
+        if isinstance(space, spaces.MultiDiscrete):
+            return action.reshape(-1, *space.shape).astype(space.dtype) + space.start
+        assert isinstance(space, spaces.Discrete)
+        return (action + space.start).astype(space.dtype)
+
+    def check_same(self, other: "Spec") -> None:
+        """A UserError that names the space in which an environment, `other`, differs from this one."""
+        for kind in ("observation_space", "action_space"):
+            mine, theirs = getattr(self, kind), getattr(other, kind)
+            if mine != theirs:
+                raise UserError(f"the agent was trained for {kind} {mine}; this environment's is {theirs}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Both spaces as plain data; `from_json` is the inverse."""
+        return {
+            "observation_space": _space_to_json(self.observation_space),
+            "action_space": _space_to_json(self.action_space),
+            "scale_actions": self.scale_actions,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Spec":
+        """The Spec that `to_json` described; a UserError where the description is not of a known space."""
+        return cls(
+            _space_from_json(data["observation_space"]),
+            _space_from_json(data["action_space"]),
+            scale_actions=bool(data["scale_actions"]),
+        )
+
+
+def _space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
+    if isinstance(space, spaces.Box):
+        # repr round-trips float32 and float64 exactly; JSON has no infinity, text has.
+        low, high = ([repr(float(x)) for x in bound.reshape(-1)] for bound in (space.low, space.high))
+        if len(set(low)) == len(set(high)) == 1:
+            low, high = low[:1], high[:1]
+        return {"type": "Box", "low": low, "high": high, "shape": list(space.shape), "dtype": str(space.dtype)}
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    assert isinstance(space, spaces.MultiDiscrete)
+    return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+
+
+def _space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
+    match data.get("type"):
+        case "Box":
+            shape = tuple(int(n) for n in data["shape"])
+            low, high = (np.array([float(x) for x in data[key]]) for key in ("low", "high"))
+            dtype = np.dtype(data["dtype"])
+            if len(low) == 1:
+                return spaces.Box(
+                    np.full(shape, low[0]).astype(dtype), np.full(shape, high[0]).astype(dtype), shape, dtype.type
+                )
+            return spaces.Box(
+                low.reshape(shape).astype(dtype), high.reshape(shape).astype(dtype), shape, dtype.type
+            )
+        case "Discrete":
+            return spaces.Discrete(int(data["n"]), start=int(data["start"]))
+        case "MultiDiscrete":
+            return spaces.MultiDiscrete(np.array(data["nvec"]), start=np.array(data["start"]))
+        case other:
+            raise UserError(f"saved space {other!r} is not one of Box, Discrete, MultiDiscrete")
