@@ -1,8 +1,8 @@
 """Actor-critic algorithms on a cube of three questions: strategy x data x target.
 
-    agent = zoo.train("ppo", "Pendulum-v1", seed=0)
-    zoo.evaluate(agent, "Pendulum-v1").mean
-    zoo.lookup("policy/on/v")
+agent = zoo.train("ppo", "Pendulum-v1", seed=0)
+zoo.evaluate(agent, "Pendulum-v1").mean
+zoo.lookup("policy/on/v")
 """
 
 from importlib import import_module

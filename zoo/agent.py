@@ -89,9 +89,9 @@ def load_agent(folder: Path) -> Agent:
     if description.get("schema") != SCHEMA:
         raise UserError(f"{folder / DESCRIPTION} has schema {description.get('schema')!r}; expected {SCHEMA}")
     name, spec = description["algorithm"], Spec.from_json(description["spaces"])
-    config = build(registry.load_class(name).Config, description["config"], f"{folder / DESCRIPTION}")
+    config: Any = build(registry.load_class(name).Config, description["config"], f"{folder / DESCRIPTION}")
     algo = registry.make(name, spec, config, SeedSequence(0))
-    normalizer = ObsNormalizer(spec.obs_shape) if description["normalize_obs"] else None
+    normalizer = ObsNormalizer(spec.observation_space) if description["normalize_obs"] else None
     agent = Agent(name, algo, spec, normalizer)
     expected = agent.weights()
     for key in sorted(expected.keys() | saved.keys()):
@@ -100,5 +100,3 @@ def load_agent(folder: Path) -> Agent:
             raise UserError(f"{folder / WEIGHTS}: {key} has shape {found}; {name} here expects {wanted}")
     agent.load_state_dict(saved, strict=False)
     return agent
-
-

@@ -24,7 +24,7 @@ T = TypeVar("T")
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen, keyword-only, validated dataclass."""
     settings = ConfigDict(extra="forbid", allow_inf_nan=False)
-    return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=settings)(cls)
+    return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=settings)(cls)  # type: ignore[return-value]
 
 
 def build(cls: type[T], values: Mapping[str, Any], owner: str) -> T:
@@ -72,7 +72,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 def field_info(cls: type) -> dict[str, FieldInfo]:
     """Field name -> pydantic's FieldInfo (annotation, default, description), in the order of the class."""
     declared: dict[str, FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
-    return {field.name: declared[field.name] for field in fields(cls)}  # type: ignore[arg-type]
+    return {field.name: declared[field.name] for field in fields(cls)}
 
 
 def linear(start: float, end: float | None, progress: float) -> float:

@@ -66,10 +66,9 @@ class Envs:
         obs_normalizer: ObsNormalizer | None = None,
         reward_normalizer: RewardNormalizer | None = None,
     ) -> None:
-        self.vector, self.seeds = vector, seeds
-        self.spec = Spec(
-            vector.single_observation_space, vector.single_action_space, scale_actions=scale_actions
-        )
+        self.vector: Any = vector  # gymnasium declares one seed for all, and takes one for each
+        self.seeds = seeds
+        self.spec = Spec(vector.single_observation_space, vector.single_action_space, scale_actions=scale_actions)
         self.num_envs = vector.num_envs
         self.mode = AutoresetMode(vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self._advance = {
@@ -196,7 +195,7 @@ def _import_atari() -> None:
     try:
         import ale_py
     except ImportError:
-        raise UserError("Atari games need an extra: pip install 'actor-critic-zoo[atari]'") from None
+        raise UserError("Atari games need an extra: pip install -e '.[atari]'") from None
     gym.register_envs(ale_py)
 
 
@@ -207,7 +206,7 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         entry = str(gym.spec(env_id).entry_point)
         extra = next((extra for package, extra in EXTRAS.items() if package in entry), None)
-        hint = f"pip install 'actor-critic-zoo[{extra}]'" if extra else str(error)
+        hint = f"pip install -e '.[{extra}]'" if extra else str(error)
         raise UserError(f"{env_id} needs a package that is not installed: {hint}") from None
     except (gym.error.Error, TypeError) as error:
         raise UserError(f"{env_id} cannot be made: {error}") from None

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -46,8 +46,8 @@ def learn(algo: Algorithm, envs: Envs, *, total_steps: int, log_every: int) -> I
         episodes += ended
         buffer.add(transition, alive)
         step += int(np.count_nonzero(alive))
-        for batch in buffer.batches():
-            metrics.append(algo.update(batch.map(lambda field: field.to(device)), min(step / total_steps, 1.0)))
+        progress = min(step / total_steps, 1.0)
+        metrics += [algo.update(batch.map(lambda x: x.to(device)), progress) for batch in buffer.batches()]
         finished = step >= total_steps and not buffer.pending
         if step >= next_report or finished:
             yield Report(step, episodes, _means(metrics))
@@ -78,6 +78,15 @@ class Evaluation:
     def std(self) -> float:
         """Standard deviation of the return over episodes (ddof 1; 0 for a single episode)."""
         return float(self.returns.std(ddof=1)) if len(self.returns) > 1 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "returns": self.returns.tolist(),
+            "lengths": self.lengths.tolist(),
+        }
 
 
 def evaluate(

@@ -5,6 +5,7 @@ Shapes: N rows, A action dimensions or choices, F features.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -30,7 +31,7 @@ def orthogonal(layer: nn.Linear | nn.Conv2d, gain: float) -> nn.Module:
 def mlp(sizes: Sequence[int], activation: Activation, *, gain: float = math.sqrt(2)) -> nn.Sequential:
     """Linear layers of these sizes, each followed by the activation."""
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for width_in, width_out in pairwise(sizes):
         layers += [orthogonal(nn.Linear(width_in, width_out), gain), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)
 
@@ -87,9 +88,7 @@ def _nature_cnn(channels: int) -> nn.Sequential:
 
 def _small_cnn(channels: int) -> nn.Sequential:
     """For images too small for the Nature network: MinAtar's single layer.     Young and Tian 2019, section 4"""
-    return nn.Sequential(
-        orthogonal(nn.Conv2d(channels, 16, 3, padding=1), math.sqrt(2)), nn.ReLU(), nn.Flatten()
-    )
+    return nn.Sequential(orthogonal(nn.Conv2d(channels, 16, 3, padding=1), math.sqrt(2)), nn.ReLU(), nn.Flatten())
 
 
 class V(nn.Module):
@@ -112,9 +111,7 @@ class Policy(nn.Module):
     The Gaussian's log standard deviation is a parameter of its own, independent of the state.
     """
 
-    def __init__(
-        self, spec: Spec, hidden: Sequence[int], activation: Activation, *, log_std_init: float = 0.0
-    ) -> None:
+    def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation, *, log_std_init: float = 0.0) -> None:
         super().__init__()
         encoder = Encoder(spec)
         self.is_box = isinstance(spec.action_space, spaces.Box)

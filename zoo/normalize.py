@@ -1,12 +1,14 @@
 """Running statistics that whiten observations and scale rewards while an agent learns."""
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
+from zoo.errors import UserError
 from zoo.spec import Array
 
 EPS = 1e-8
@@ -46,7 +48,12 @@ class RunningMoments(nn.Module):
 
 
 class ObsNormalizer(RunningMoments):
-    """(obs - mean) / std, clipped to ±10."""
+    """(obs - mean) / std, clipped to ±10; for vectors of floats, not for images or integers."""
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        if not isinstance(space, spaces.Box) or space.dtype == np.uint8:
+            raise UserError(f"normalize_obs needs observations of floats; this environment's are {space}")
+        super().__init__(space.shape)
 
     def __call__(self, obs: Array) -> Array:
         """Whitened observations, float32; the statistics stay as they are."""

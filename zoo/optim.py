@@ -15,7 +15,7 @@ class _Optimizer(nn.Module):
 
     def __init__(self, parameters: Iterable[nn.Parameter], max_grad_norm: float | None) -> None:
         super().__init__()
-        self.params = list(parameters)  # a plain list: the parameters belong to the networks
+        self.params: list[Tensor] = list(parameters)  # a plain list: the parameters belong to the networks
         self.max_grad_norm = max_grad_norm
 
     def zeros(self) -> Tensor:
@@ -97,6 +97,7 @@ class RMSprop(_Optimizer):
 @torch.no_grad()
 def polyak_(target: nn.Module, source: nn.Module, tau: float) -> None:
     """target ← (1 - τ) target + τ source, parameter by parameter; τ = 1 copies.   Lillicrap et al. 2016, section 3"""
-    targets, sources = list(target.parameters()), list(source.parameters())
+    targets: list[Tensor] = list(target.parameters())
+    sources: list[Tensor] = list(source.parameters())
     torch._foreach_mul_(targets, 1 - tau)
     torch._foreach_add_(targets, sources, alpha=tau)

@@ -1,10 +1,11 @@
 """A run and its folder: settings resolved, an agent trained, everything about it written down.
 
-    config.json      resolved settings and their sources, versions, seeds, threads
-    metrics.jsonl    a row for each report: step, seconds, losses, returns
-    tensorboard/     the same as TensorBoard events
-    final/, best/    agents (safetensors and JSON): at the end, and at the best evaluation
-    evaluation.json  returns of the fixed-seed evaluation episodes
+config.json      resolved settings and their sources, versions, seeds, threads
+metrics.jsonl    a row for each report: step, seconds, losses, returns
+tensorboard/     the same as TensorBoard events
+final/, best/    agents (safetensors and JSON): at the end, and at the best evaluation
+last/            the agent of a run that was interrupted or failed
+evaluation.json  returns of the fixed-seed evaluation episodes
 """
 
 import copy
@@ -100,8 +101,7 @@ def run(
     env_id: EnvLike = settings.env if isinstance(env, str) else env
     eval_env: EnvLike = copy.deepcopy(env) if isinstance(env, gym.Env) else env_id
     vector = vectorize(env_id, settings.run.num_envs, settings.run.vec)
-    obs_space = vector.single_observation_space
-    obs_normalizer = ObsNormalizer(obs_space.shape or ()) if settings.run.normalize_obs else None
+    obs_normalizer = ObsNormalizer(vector.single_observation_space) if settings.run.normalize_obs else None
     reward_normalizer = (
         RewardNormalizer(settings.run.num_envs, settings.config.gamma) if settings.run.normalize_reward else None
     )
@@ -119,11 +119,12 @@ def run(
     torch.set_num_threads(settings.run.threads)
     recorder = Recorder(out, settings, agent, eval_env, validation_stream, started)
     try:
-        for report in learn(
-            algo, envs, total_steps=settings.run.total_steps, log_every=log_every(settings)
-        ):
+        for report in learn(algo, envs, total_steps=settings.run.total_steps, log_every=log_every(settings)):
             on_row(recorder.record(report))
         return recorder.finish()
+    except BaseException:
+        recorder.rescue()
+        raise
     finally:
         recorder.close()
         envs.close()
@@ -168,10 +169,9 @@ class Recorder:
             raise UserError(f"{folder} cannot be made: {error.strerror}; choose another --out") from None
         from torch.utils.tensorboard import SummaryWriter
 
-        self.settings_file = folder / "config.json"
-        self.settings_file.write_text(json.dumps(self.settings.to_json() | environment(), indent=2) + "\n")
+        (folder / "config.json").write_text(json.dumps(self.settings.to_json() | environment(), indent=2) + "\n")
         self.metrics = (folder / "metrics.jsonl").open("w", encoding="utf-8")
-        self.tensorboard = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self.tensorboard = SummaryWriter(str(folder / "tensorboard"))
 
     def record(self, report: Report) -> Row:
         """The row of a report: step, seconds, steps per second, returns of the last episodes, losses, evaluation."""
@@ -195,7 +195,7 @@ class Recorder:
             self.metrics.write(json.dumps(row) + "\n")
             self.metrics.flush()
             for key, value in row.items():
-                self.tensorboard.add_scalar(key, value, report.step)  # type: ignore[no-untyped-call]
+                self.tensorboard.add_scalar(key, value, report.step)
         return row
 
     def _validate(self) -> float:
@@ -217,21 +217,20 @@ class Recorder:
             if not np.isfinite(self.best):
                 self.agent.save(self.folder / "best")
             if evaluation is not None:
-                summary = {
-                    "mean": evaluation.mean,
-                    "std": evaluation.std,
-                    "seconds": seconds,
-                    "returns": evaluation.returns.tolist(),
-                    "lengths": evaluation.lengths.tolist(),
-                }
+                summary = {"seconds": seconds} | evaluation.to_json()
                 (self.folder / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n")
         return Result(self.agent, self.settings, evaluation, seconds, self.folder)
 
+    def rescue(self) -> None:
+        """Keep the agent as it is when a run stops early."""
+        if self.folder is not None:
+            self.agent.save(self.folder / "last")
+
     def close(self) -> None:
         """Close the files."""
-        if self.folder is not None and hasattr(self, "tensorboard"):
+        if self.folder is not None:
             self.metrics.close()
-            self.tensorboard.close()  # type: ignore[no-untyped-call]
+            self.tensorboard.close()
 
 
 def environment() -> dict[str, Any]:
@@ -250,9 +249,10 @@ def default_folder(settings: Settings) -> Path:
 
 
 def load(folder: str | Path, which: str = "final") -> Agent:
-    """The agent of a run's folder (`which`: final or best), or of an agent's own folder."""
+    """The agent of a run's folder (`which`: final or best; last where a run stopped early), or of its own folder."""
     folder = Path(folder)
-    return load_agent(folder / which if (folder / which).is_dir() else folder)
+    kept = [folder / name for name in (which, "last") if (folder / name).is_dir()]
+    return load_agent(kept[0] if kept else folder)
 
 
 def settings_of(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from zoo import registry
 from zoo.config import Field, build, config, field_info
 from zoo.errors import UserError, nearest
 
+Vec = Literal["sync", "async", "native"]
+
 
 @config
 class Run:
@@ -18,18 +20,16 @@ class Run:
     seed: int | None = Field(None, ge=0, description="seed of everything; none draws one and records it")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, description="torch's threads; small networks are fastest with one")
-    vec: Literal["sync", "async", "native"] = Field(
-        "sync", description="step environments in this process, in one each, or by the environment's own vector form"
-    )
+    vec: Vec = Field("sync", description="how environments are stepped: here, in processes of their own, or natively")
     normalize_obs: bool = Field(False, description="whiten observations by running statistics")
     normalize_reward: bool = Field(False, description="scale rewards by the running deviation of the return")
     scale_actions: bool = Field(True, description="map [-1, 1] onto the bounds of Box actions, rather than only clip")
     eval_every: int | None = Field(
-        None, ge=0, description="steps between evaluations for the best agent; none is a tenth of the run, 0 is never"
+        None, ge=0, description="steps between checks for the best agent; none is 10%, 0 never"
     )
     validation_episodes: int = Field(10, ge=1, description="episodes of each of these evaluations")
     eval_episodes: int = Field(100, ge=0, description="episodes of the evaluation at the end")
-    log_every: int | None = Field(None, ge=1, description="steps between rows of metrics; none is a hundredth of the run")
+    log_every: int | None = Field(None, ge=1, description="steps between rows of metrics; none is 1% of the run")
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ class Settings:
         }
 
 
-def resolve(
-    algorithm: str, env: str, overrides: Mapping[str, Any], *, source: str = "command line"
-) -> Settings:
+def resolve(algorithm: str, env: str, overrides: Mapping[str, Any], *, source: str = "command line") -> Settings:
     """Defaults, then registry.yaml's settings for `env`, then `overrides`; unknown and invalid ones are refused."""
     entry = registry.get(algorithm)
     known_config = field_info(registry.load_class(algorithm).Config)

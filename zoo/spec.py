@@ -52,11 +52,13 @@ class Spec:
         if isinstance(action_space, spaces.Box):
             self._set_box(action_space)
         else:
-            self.action_shape = () if isinstance(action_space, spaces.Discrete) else (len(self.action_sizes),)
+            self.action_shape: tuple[int, ...] = (
+                () if isinstance(action_space, spaces.Discrete) else (len(self.action_sizes),)
+            )
             self.action_dtype: np.dtype[Any] = np.dtype(np.int64)
 
     def _set_box(self, space: spaces.Box) -> None:
-        self.action_shape: tuple[int, ...] = (int(np.prod(space.shape)),)
+        self.action_shape = (int(np.prod(space.shape)),)
         self.action_dtype = np.dtype(np.float32)
         low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
         scaled = np.isfinite(low) & np.isfinite(high) & self.scale_actions
@@ -149,9 +151,7 @@ def _space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
                 return spaces.Box(
                     np.full(shape, low[0]).astype(dtype), np.full(shape, high[0]).astype(dtype), shape, dtype.type
                 )
-            return spaces.Box(
-                low.reshape(shape).astype(dtype), high.reshape(shape).astype(dtype), shape, dtype.type
-            )
+            return spaces.Box(low.reshape(shape).astype(dtype), high.reshape(shape).astype(dtype), shape, dtype.type)
         case "Discrete":
             return spaces.Discrete(int(data["n"]), start=int(data["start"]))
         case "MultiDiscrete":

@@ -77,7 +77,8 @@ def vtrace(
     pg_rho_bar: float | None = None,
 ) -> VTrace:
     """V-trace of data drawn by μ for a policy π, log_rho = log π(a|s) - log μ(a|s).
-                                                                Espeholt et al. 2018, equation 1, remarks 1 and 2, section 4.2
+
+                                              Espeholt et al. 2018, equation 1, remarks 1 and 2, section 4.2
 
     δ_t = ρ_t (r_t + discount_t V(s'_t) - V(s_t))     ρ_t = min(ρ̄, π/μ)     c_t = lam_t min(c̄, π/μ)
     v_t = V(s_t) + δ_t + discount_t c_t (v_{t+1} - V(s'_t))

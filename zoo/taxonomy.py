@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
 
-from zoo.errors import UserError, nearest
+from zoo.errors import UserError
 
 
 class Strategy(StrEnum):
@@ -55,7 +55,7 @@ def parse_axis(name: str, axis: type[StrEnum], value: str) -> StrEnum:
     try:
         return axis(value.lower())
     except ValueError:
-        raise UserError(f"{name} {value!r} is not one of {', '.join(axis)}{nearest(value, axis)}") from None
+        raise UserError(f"{name} {value!r} is not one of {', '.join(axis)}") from None
 
 
 CELLS: tuple[Cell, ...] = tuple(Cell("/".join(path)) for path in product(*AXES.values()))

@@ -1,7 +1,7 @@
 """A2C: policy-based, on-policy, V target.                       Mnih et al. 2016, Algorithm S3, run synchronously
 
-    A_t = GAE(λ) of r + γ (1 - terminated) V(s') - V(s)          λ = 1: n-step returns, as in the paper
-    L   = -E[A log π(a|s)] + c_v E[(V(s) - (A + V_old))²] - c_e E[H(π)]
+A_t = GAE(λ) of r + γ (1 - terminated) V(s') - V(s)          λ = 1: n-step returns, as in the paper
+L   = -E[A log π(a|s)] + c_v E[(V(s) - (A + V_old))²] - c_e E[H(π)]
 """
 
 from typing import Literal
@@ -21,14 +21,14 @@ from zoo.taxonomy import Cell
 
 
 @config
-class Config:
+class A2CConfig:
     """A2C's settings; the defaults are Stable-Baselines3's."""
 
     num_steps: int = Field(5, ge=1, description="steps per environment in a rollout")
     gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
     lam: float = Field(1.0, ge=0, le=1, description="GAE's λ: 0 is one-step TD, 1 sums all rewards of the rollout")
     learning_rate: float = Field(7e-4, gt=0, description="step size at the start")
-    learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, approached linearly; none keeps it")
+    learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
     optimizer: Literal["rmsprop", "adam"] = Field("rmsprop", description="which optimiser")
     optimizer_eps: float = Field(1e-5, gt=0, description="ε in the optimiser's denominator")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
@@ -36,16 +36,16 @@ class Config:
     max_grad_norm: float = Field(0.5, gt=0, description="gradients longer than this are shortened to it")
     normalize_advantage: bool = Field(False, description="whiten the advantages of each rollout")
     log_std_init: float = Field(0.0, description="log standard deviation of a Box policy at the start")
-    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers, actor and critic alike")
+    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers, in each network")
     activation: Activation = Field("tanh", description="activation of the hidden layers")
 
 
 class A2C(nn.Module):
     """Advantage actor-critic: one gradient step for each short rollout."""
 
-    cell, spaces, Config = Cell("policy/on/v"), (Box, Discrete, MultiDiscrete), Config
+    cell, spaces, Config = Cell("policy/on/v"), (Box, Discrete, MultiDiscrete), A2CConfig
 
-    def __init__(self, spec: Spec, config: Config, generator: Generator) -> None:
+    def __init__(self, spec: Spec, config: A2CConfig, generator: Generator) -> None:
         super().__init__()
         self.config, self.generator = config, generator
         self.actor = Policy(spec, config.hidden, config.activation, log_std_init=config.log_std_init)

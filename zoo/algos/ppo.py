@@ -1,7 +1,7 @@
 """PPO: policy-based, on-policy, V target.                                  Schulman et al. 2017, equations 7 and 9
 
-    A_t = GAE(λ) of r + γ (1 - terminated) V(s') - V(s)          ratio = π(a|s) / π_old(a|s)
-    L   = -E[min(ratio A, clip(ratio, 1 ± ε) A)] + c_v E[(V(s) - (A + V_old))²] - c_e E[H(π)]
+A_t = GAE(λ) of r + γ (1 - terminated) V(s') - V(s)          ratio = π(a|s) / π_old(a|s)
+L   = -E[min(ratio A, clip(ratio, 1 ± ε) A)] + c_v E[(V(s) - (A + V_old))²] - c_e E[H(π)]
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from zoo.taxonomy import Cell
 
 
 @config
-class Config:
+class PPOConfig:
     """PPO's settings; the defaults are Stable-Baselines3's."""
 
     num_steps: int = Field(2048, ge=1, description="steps per environment in a rollout")
@@ -31,18 +31,18 @@ class Config:
     gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
     lam: float = Field(0.95, ge=0, le=1, description="GAE's λ: 0 is one-step TD, 1 sums all rewards of the rollout")
     learning_rate: float = Field(3e-4, gt=0, description="Adam's step size at the start")
-    learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, approached linearly; none keeps it")
+    learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
     optimizer_eps: float = Field(1e-5, gt=0, description="ε in Adam's denominator")
     clip_eps: float = Field(0.2, gt=0, description="how far the ratio may leave 1 and still earn, at the start")
-    clip_eps_end: float | None = Field(None, ge=0, description="the same at the end, approached linearly; none keeps it")
-    clip_value: float | None = Field(None, gt=0, description="clip the change of V(s) in a rollout to this; none does not")
+    clip_eps_end: float | None = Field(None, ge=0, description="the same at the end, linearly; none keeps it")
+    clip_value: float | None = Field(None, gt=0, description="how far V(s) may move in a rollout; none is any distance")
     target_kl: float | None = Field(None, gt=0, description="leave a rollout once KL(π_old, π) exceeds 1.5 times this")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     vf_coef: float = Field(0.5, ge=0, description="weight of the critic's loss")
     max_grad_norm: float = Field(0.5, gt=0, description="gradients longer than this are shortened to it")
     normalize_advantage: bool = Field(True, description="whiten the advantages of each minibatch")
     log_std_init: float = Field(0.0, description="log standard deviation of a Box policy at the start")
-    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers, actor and critic alike")
+    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers, in each network")
     activation: Activation = Field("tanh", description="activation of the hidden layers")
 
 
@@ -60,9 +60,9 @@ class Sample(NamedTuple):
 class PPO(nn.Module):
     """Proximal policy optimisation: several epochs of minibatches on each rollout, within a trust region."""
 
-    cell, spaces, Config = Cell("policy/on/v"), (Box, Discrete, MultiDiscrete), Config
+    cell, spaces, Config = Cell("policy/on/v"), (Box, Discrete, MultiDiscrete), PPOConfig
 
-    def __init__(self, spec: Spec, config: Config, generator: Generator) -> None:
+    def __init__(self, spec: Spec, config: PPOConfig, generator: Generator) -> None:
         super().__init__()
         self.config, self.generator = config, generator
         self.actor = Policy(spec, config.hidden, config.activation, log_std_init=config.log_std_init)
@@ -114,9 +114,7 @@ class PPO(nn.Module):
     def _minibatches(self, size: int) -> list[Tensor]:
         """Index sets, (batch_size,) each: a new permutation for each epoch; the last set of it may be smaller."""
         device = self.generator.device
-        epochs = [
-            torch.randperm(size, generator=self.generator, device=device) for _ in range(self.config.num_epochs)
-        ]
+        epochs = [torch.randperm(size, generator=self.generator, device=device) for _ in range(self.config.num_epochs)]
         return [index for epoch in epochs for index in epoch.split(self.config.batch_size)]
 
     def _losses(self, batch: Sample, clip_eps: float) -> dict[str, Tensor]:

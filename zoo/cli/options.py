@@ -1,0 +1,85 @@
+"""Flags made from the fields of the settings, one for each, with the field's own help text."""
+
+import types
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+
+from zoo import registry
+from zoo.config import field_info
+from zoo.errors import UserError
+from zoo.settings import Run
+
+
+def flag(name: str, field: FieldInfo) -> click.Option:
+    """The option for a field; text is checked where all settings are, so that messages are the same everywhere."""
+    dashed = name.replace("_", "-")
+    default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    description = f"{field.description}  [{str(default).lower()}]"
+    alternatives = get_args(field.annotation) if isinstance(field.annotation, types.UnionType) else (field.annotation,)
+    if bool in alternatives:
+        return click.Option([f"--{dashed}/--no-{dashed}"], default=None, help=description)
+    if get_origin(field.annotation) is Literal:
+        return click.Option([f"--{dashed}"], type=click.Choice(get_args(field.annotation)), help=description)
+    kind = next(each for each in alternatives if each is not types.NoneType)
+    metavar = {int: "N", float: "X", str: "TEXT"}.get(kind, "N,N,...")  # type: ignore[arg-type]
+    return click.Option([f"--{dashed}"], metavar=metavar, help=description)
+
+
+class AlgorithmCommand(click.Command):
+    """A command for one algorithm: the flags of the run, then those of the algorithm's Config, made when needed."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        config = registry.load_class(str(self.name)).Config
+        settings = [flag(name, field) for cls in (Run, config) for name, field in field_info(cls).items()]
+        return [*self.params, *settings, *([self.get_help_option(ctx)] if self.get_help_option(ctx) else [])]  # type: ignore[list-item]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        config = field_info(registry.load_class(str(self.name)).Config)
+        groups: dict[str, list[tuple[str, str]]] = {"Run": [], f"{str(self.name).upper()} settings": []}
+        run_rows, config_rows = groups.values()
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                (config_rows if param.name in config else run_rows).append(record)
+        for title, rows in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+class AlgorithmGroup(click.Group):
+    """`zoo run ALGO`, `zoo show ALGO`: a subcommand for each algorithm of the registry."""
+
+    def __init__(self, *args: Any, action: Callable[..., None], extra: list[click.Option], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.action, self.extra = action, extra
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(registry.load().algorithms)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        entry = registry.get(cmd_name)
+
+        def callback(**values: Any) -> None:
+            given = {key: value for key, value in values.items() if value is not None}
+            self.action(cmd_name, **_split(given, {option.name for option in self.extra}))
+
+        text = f"{entry.title}. {entry.paper}\n\n{entry.equation}"
+        return AlgorithmCommand(cmd_name, params=list(self.extra), callback=callback, help=text, short_help=entry.title)
+
+
+def _split(given: dict[str, Any], own: set[str | None]) -> dict[str, Any]:
+    return {
+        **{key: value for key, value in given.items() if key in own},
+        "overrides": {key: value for key, value in given.items() if key not in own},
+    }
+
+
+def require_env(algorithm: str, env: str | None) -> str:
+    """The environment, or a UserError that lists those with tuned settings."""
+    if env is None:
+        tuned = ", ".join(registry.get(algorithm).envs)
+        raise UserError(f"which environment? Add --env ENV, for example one that {algorithm} is tuned for: {tuned}")
+    return env

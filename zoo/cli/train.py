@@ -1,0 +1,150 @@
+"""zoo run, eval, watch and show."""
+
+import json
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from zoo import registry
+from zoo.cli.display import console, display
+from zoo.cli.options import AlgorithmGroup, require_env
+from zoo.config import field_info
+from zoo.errors import UserError
+from zoo.settings import resolve
+
+if TYPE_CHECKING:
+    from zoo.loop import Evaluation
+    from zoo.runs import Result
+
+ENV = click.Option(["--env"], metavar="ENV", help="Gymnasium id; without a version the newest is meant.")
+
+
+def _run(
+    algorithm: str, overrides: dict[str, Any], env: str | None = None, out: Path | None = None, quiet: bool = False
+) -> None:
+    from zoo import runs
+
+    env = require_env(algorithm, env)
+    settings = runs.prepare(algorithm, env, overrides, source="command line")
+    folder = out or runs.default_folder(settings)
+    with display(settings, folder, quiet=quiet) as update:
+        result = runs.run(settings, env, out=folder, on_row=update)
+    if quiet:
+        click.echo(folder)
+    else:
+        _summarise(result, folder)
+
+
+def _summarise(result: "Result", folder: Path) -> None:
+    click.echo(f"trained in   {timedelta(seconds=round(result.seconds))} ({result.seconds:.1f} s)")
+    if result.evaluation is not None:
+        click.echo(f"evaluation   {_describe(result.evaluation)}")
+    click.echo(f"saved in     {folder}")
+    click.echo(f"next         zoo watch {folder}   or   zoo eval {folder} --episodes 1000")
+
+
+def _describe(evaluation: "Evaluation") -> str:
+    episodes = f"{len(evaluation.returns)} fixed-seed episodes"
+    return f"return {evaluation.mean:.1f} ± {evaluation.std:.1f} (mean ± std of {episodes})"
+
+
+run = AlgorithmGroup(
+    "run",
+    action=_run,
+    extra=[
+        ENV,
+        click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one."),
+        click.Option(["--quiet"], is_flag=True, help="Print the run's folder and nothing else."),
+    ],
+    help="Train an algorithm: zoo run ppo --env Pendulum. Every setting is a flag: zoo run ppo --help.",
+    subcommand_metavar="ALGORITHM --env ENV [SETTINGS]...",
+)
+
+
+def _show(algorithm: str, overrides: dict[str, Any], env: str | None = None, json: bool = False) -> None:
+    if env is not None:
+        from zoo.envs import resolve_id
+
+        env = resolve_id(env)
+    settings = resolve(algorithm, env or "", overrides)
+    if json:
+        click.echo(_dump(settings.to_json()))
+        return
+    tuned = registry.get(algorithm).envs
+    if env in tuned:
+        title = f"{algorithm} on {env}"
+    else:
+        title = f"{algorithm}{f' on {env}' if env else ''}: defaults (tuned for {', '.join(tuned)})"
+    table = Table("setting", "value", "from", "what it is", title=title, title_justify="left")
+    for owner in (settings.run, settings.config):
+        for name, field in field_info(type(owner)).items():
+            value = getattr(owner, name)
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            source = settings.sources[name]
+            style = "" if source == "default" else "bold"
+            table.add_row(name, text, source, field.description, style=style)
+        table.add_section()
+    console().print(table)
+
+
+def _dump(data: Any) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False)
+
+
+show = AlgorithmGroup(
+    "show",
+    action=_show,
+    extra=[ENV, click.Option(["--json"], is_flag=True, help="Print JSON.")],
+    help="Show an algorithm's settings on an environment, and where each came from.",
+    subcommand_metavar="ALGORITHM [--env ENV] [SETTINGS]...",
+)
+
+RUN = click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+WHICH = click.option("--which", type=click.Choice(["final", "best"]), default="final", help="Which agent.  [final]")
+SEED = click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the episodes.  [0]")
+
+
+@click.command("eval")
+@RUN
+@click.option("--episodes", type=click.IntRange(min=1), default=100, help="How many episodes.  [100]")
+@SEED
+@WHICH
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(run: Path, episodes: int, seed: int, which: str, as_json: bool) -> None:
+    """Evaluate a saved run again: the same figure for the same seed."""
+    from zoo import runs
+    from zoo.loop import evaluate
+
+    settings = runs.settings_of(run)
+    result = evaluate(runs.load(run, which), settings["env"], episodes=episodes, seed=seed)
+    if as_json:
+        click.echo(_dump(result.to_json()))
+    else:
+        click.echo(f"{settings['algorithm']} on {settings['env']}: {_describe(result)}")
+
+
+@click.command()
+@RUN
+@click.option("--episodes", type=click.IntRange(min=1), default=1, help="How many episodes.  [1]")
+@SEED
+@WHICH
+@click.option("--video", type=click.Path(path_type=Path), metavar="FILE", help="Write a .gif or .mp4 file instead.")
+def watch(run: Path, episodes: int, seed: int, which: str, video: Path | None) -> None:
+    """Watch a saved run play, in a window or as a video."""
+    from zoo import runs
+    from zoo.video import play, write
+
+    screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if video is None and not screen:
+        raise UserError("there is no screen here; add --video FILE.gif to write what a window would show")
+    settings, agent = runs.settings_of(run), runs.load(run, which)
+    if video is not None:
+        returns = write(agent, settings["env"], video, episodes=episodes, seed=seed)
+    else:
+        returns = play(agent, settings["env"], episodes=episodes, seed=seed)
+    click.echo(f"return {', '.join(f'{value:.1f}' for value in returns)}{f' -> {video}' if video else ''}")

@@ -1,0 +1,67 @@
+"""Agents at play: in a window, or written to a GIF or a video."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from numpy.random import SeedSequence
+
+from zoo.agent import Agent
+from zoo.envs import episode_seed, make_env
+from zoo.errors import UserError
+from zoo.loop import EVALUATION
+from zoo.spec import Spec
+
+
+def play(agent: Agent, env_id: str, *, episodes: int, seed: int) -> list[float]:
+    """Show episodes in a window; returns their returns. The episodes are those that `evaluate` runs first."""
+    env = make_env(env_id, render_mode="human")
+    try:
+        return [sum(_rewards(agent, env, number, seed)) for number in range(episodes)]
+    finally:
+        env.close()
+
+
+def write(agent: Agent, env_id: str, file: Path, *, episodes: int, seed: int) -> list[float]:
+    """Write episodes to a .gif, .mp4 or .webm file; returns their returns."""
+    import imageio.v3 as imageio
+
+    if file.suffix not in (".gif", ".mp4", ".webm"):
+        raise UserError(f"{file} ends in {file.suffix or 'nothing'!r}; expected .gif, .mp4 or .webm")
+    if file.suffix != ".gif":
+        try:
+            import imageio_ffmpeg  # noqa: F401
+        except ImportError:
+            raise UserError(f"{file.suffix} files need an extra: pip install -e '.[video]'") from None
+    env = make_env(env_id, render_mode="rgb_array")
+    frames: list[Any] = []
+    returns = []
+    for number in range(episodes):
+        total = 0.0
+        for reward in _rewards(agent, env, number, seed):
+            total += reward
+            frames.append(env.render())
+        returns.append(total)
+    fps = env.metadata.get("render_fps", 30)
+    env.close()
+    try:
+        if file.suffix == ".gif":
+            imageio.imwrite(file, frames, duration=1000 / fps, loop=0)
+        else:
+            imageio.imwrite(file, frames, fps=fps)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}") from None
+    return returns
+
+
+def _rewards(agent: Agent, env: gym.Env[Any, Any], number: int, seed: int) -> Iterator[float]:
+    """Play one episode, yielding the reward of each step."""
+    obs, _ = env.reset(seed=episode_seed(SeedSequence(seed, spawn_key=(EVALUATION,)), number))
+    agent.spec.check_same(Spec(env.observation_space, env.action_space))
+    ended = False
+    while not ended:
+        action, _ = agent.predict(obs)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        ended = terminated or truncated
+        yield float(reward)
