@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zoo import registry
-from zoo.algos.base import Algorithm
+from zoo.algos.base import Algorithm, Progress
 from zoo.config import build
 from zoo.errors import UserError
 from zoo.normalize import ObsNormalizer
@@ -56,7 +56,7 @@ class Agent(nn.Module):
     def act(self, obs: Array, deterministic: bool = True) -> Array:
         """Actions of the algorithm, in its own units, for observations in its own form (normalised), (N, ...)."""
         tensor = torch.as_tensor(obs, device=next(self.algo.parameters()).device)
-        action: Tensor = self.algo.greedy(tensor) if deterministic else self.algo.act(tensor, 1.0)[0]
+        action: Tensor = self.algo.greedy(tensor) if deterministic else self.algo.act(tensor, Progress(1, 1))[0]
         return action.cpu().numpy()
 
     def weights(self) -> dict[str, Tensor]:

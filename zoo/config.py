@@ -77,4 +77,4 @@ def field_info(cls: type) -> dict[str, FieldInfo]:
 
 def linear(start: float, end: float | None, progress: float) -> float:
     """start + (end - start)·progress; constant where `end` is None."""
-    return start if end is None else start + (end - start) * min(progress, 1.0)
+    return start if end is None else start + (end - start) * progress

@@ -12,7 +12,7 @@ from numpy.random import SeedSequence
 from torch import Tensor
 
 from zoo.agent import Agent
-from zoo.algos.base import Algorithm
+from zoo.algos.base import Algorithm, Progress
 from zoo.envs import EnvLike, Envs, Episode, vectorize
 from zoo.errors import UserError
 from zoo.spec import Array
@@ -41,12 +41,12 @@ def learn(algo: Algorithm, envs: Envs, *, total_steps: int, log_every: int) -> I
     metrics: list[dict[str, Tensor]] = []
     while step < total_steps or buffer.pending:
         with torch.inference_mode():
-            action, log_prob = algo.act(torch.as_tensor(envs.obs, device=device), step / total_steps)
+            action, log_prob = algo.act(torch.as_tensor(envs.obs, device=device), Progress(step, total_steps))
         transition, alive, ended = envs.step(action.cpu().numpy(), log_prob.cpu().numpy())
         episodes += ended
         buffer.add(transition, alive)
         step += int(np.count_nonzero(alive))
-        progress = min(step / total_steps, 1.0)
+        progress = Progress(step, total_steps)
         metrics += [algo.update(batch.map(lambda x: x.to(device)), progress) for batch in buffer.batches()]
         finished = step >= total_steps and not buffer.pending
         if step >= next_report or finished:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Generator, Tensor, nn
 
-from zoo.algos.base import Spec, Transition
+from zoo.algos.base import Progress, Spec, Transition
 from zoo.buffers import RolloutBuffer
 from zoo.config import Field, config, linear
 from zoo.networks import Activation, Policy, V
@@ -56,7 +56,7 @@ class A2C(nn.Module):
     def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
 
-    def act(self, obs: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
         policy = self.actor(obs)
         action = policy.sample(self.generator)
         return action, policy.log_prob(action)
@@ -65,7 +65,7 @@ class A2C(nn.Module):
         action: Tensor = self.actor(obs).mode()
         return action
 
-    def update(self, batch: Transition, progress: float) -> dict[str, Tensor]:
+    def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
         value = self.critic(batch.obs)  # (T, B)
         with torch.no_grad():
             advantage = gae(
@@ -83,7 +83,7 @@ class A2C(nn.Module):
         value_loss = F.mse_loss(value, target)
         entropy = policy.entropy().mean()
         loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress)
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         grad_norm = self.optimizer.minimize(loss, learning_rate)
         return {
             "policy_loss": policy_loss.detach(),

@@ -1,6 +1,6 @@
 """What every entry of the zoo is: a final nn.Module with these members, and no common parent."""
 
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from gymnasium import spaces
 from torch import Generator, Tensor
@@ -9,14 +9,26 @@ from zoo.buffers import Buffer, Transition
 from zoo.spec import Spec
 from zoo.taxonomy import Cell
 
-__all__ = ["Algorithm", "Buffer", "Spec", "Transition"]
+__all__ = ["Algorithm", "Buffer", "Progress", "Spec", "Transition"]
 
 Space = spaces.Space[Any]
 
 
+class Progress(NamedTuple):
+    """How far a run is, in environment steps."""
+
+    step: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """From 0 at the start to 1 at the end; schedules follow it."""
+        return min(self.step / self.total, 1.0)
+
+
 @runtime_checkable
 class Algorithm(Protocol):
-    """An actor-critic. `progress` is the fraction of the run's steps that are done, from 0 to 1."""
+    """An actor-critic."""
 
     cell: ClassVar[Cell]
     spaces: ClassVar[tuple[type[Space], ...]]  # the action spaces it supports
@@ -29,11 +41,11 @@ class Algorithm(Protocol):
     def make_buffer(self, spec: Spec, num_envs: int) -> Buffer:
         """Where experience goes: this line is the data axis."""
 
-    def act(self, obs: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
         """The behaviour policy: actions (B, ...) and their log-probabilities (B,), exploration included."""
 
     def greedy(self, obs: Tensor) -> Tensor:
         """The evaluation policy: actions (B, ...), without noise."""
 
-    def update(self, batch: Transition, progress: float) -> dict[str, Tensor]:
+    def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
         """Learn from one batch of the buffer; returns scalar metrics."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Generator, Tensor, nn
 
-from zoo.algos.base import Spec, Transition
+from zoo.algos.base import Progress, Spec, Transition
 from zoo.buffers import RolloutBuffer
 from zoo.config import Field, config, linear
 from zoo.errors import UserError
@@ -78,7 +78,7 @@ class PPO(nn.Module):
             )
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
 
-    def act(self, obs: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
         policy = self.actor(obs)
         action = policy.sample(self.generator)
         return action, policy.log_prob(action)
@@ -87,7 +87,7 @@ class PPO(nn.Module):
         action: Tensor = self.actor(obs).mode()
         return action
 
-    def update(self, batch: Transition, progress: float) -> dict[str, Tensor]:
+    def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
         with torch.no_grad():
             value = self.critic(batch.obs)  # (T, B)
             advantage = gae(
@@ -99,8 +99,8 @@ class PPO(nn.Module):
             )  # (T, B)
         rows = Sample(batch.obs, batch.action, batch.log_prob, value, advantage, advantage + value)
         rollout = Sample(*(row.flatten(0, 1) for row in rows))  # (T·B, ...)
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress)
-        clip_eps = linear(self.config.clip_eps, self.config.clip_eps_end, progress)
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        clip_eps = linear(self.config.clip_eps, self.config.clip_eps_end, progress.fraction)
 
         steps = []
         for index in self._minibatches(len(rollout.obs)):
