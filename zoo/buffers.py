@@ -1,11 +1,14 @@
 """The one record of experience, and the two places it is kept."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import psutil
 import torch
+from torch import Generator, Tensor
 
+from zoo.errors import UserError
 from zoo.spec import Array, Spec
 
 
@@ -23,9 +26,31 @@ class Transition(NamedTuple):
     truncated: Any  # the future goes on, but not in this trajectory
     log_prob: Any  # log μ(a|s) of the policy that acted
 
-    def map(self, fn: Any) -> "Transition":
-        """`fn` of every field."""
-        return Transition(*(fn(field) for field in self))
+
+class Segment(NamedTuple):
+    """A replay sample: N short trajectories of n rows, (n, N, ...), that start at the sampled transitions.
+
+    The fields are those of Transition. Rows after an episode's end, or after the newest transition, belong to
+    another trajectory: `terminated` or `truncated` of the row before cuts them off.
+    """
+
+    obs: Tensor
+    action: Tensor
+    reward: Tensor
+    next_obs: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    log_prob: Tensor
+    weight: Tensor  # of each sample in the loss, (N,): 1 unless sampling was prioritised
+    slot: Tensor  # where each sample is kept, (N,)
+
+
+Batch = TypeVar("Batch", Transition, Segment)
+
+
+def map_fields(fn: Callable[[Any], Any], batch: Batch) -> Batch:
+    """`fn` of every field."""
+    return type(batch)(*map(fn, batch))
 
 
 class Buffer(Protocol):
@@ -38,7 +63,7 @@ class Buffer(Protocol):
     def add(self, transition: Transition, alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
 
-    def batches(self) -> Iterator[Transition]:
+    def batches(self) -> Iterator[Any]:
         """The batches to learn from now; none while learning is not due."""
 
 
@@ -66,7 +91,7 @@ class RolloutBuffer:
     def __init__(self, spec: Spec, num_envs: int, num_steps: int) -> None:
         self.num_steps = num_steps
         self._rows = allocate(spec, num_steps, num_envs)
-        self._tensors = self._rows.map(torch.from_numpy)
+        self._tensors = map_fields(torch.from_numpy, self._rows)
         self._filled = np.zeros(num_envs, np.int64)
 
     @property
@@ -92,3 +117,175 @@ class RolloutBuffer:
         if self._filled.min() == self.num_steps:
             self._filled[:] = 0
             yield self._tensors
+
+
+class ReplayBuffer:
+    """The last `capacity` transitions; `num_updates` samples of them for every `train_every` steps.
+
+    Each observation is stored once: a column is the stream of one environment's observations, the successor of a
+    row is the next row's observation, and an episode's final observation takes a row of its own, from which no
+    sample starts. Sampling is uniform with replacement, or proportional to priority^`priority_exponent`
+    (Schaul et al. 2016, section 3.3) where that is above 0; then `reprioritize` must follow each update.
+    """
+
+    pending = False
+
+    def __init__(
+        self,
+        spec: Spec,
+        num_envs: int,
+        generator: Generator,
+        *,
+        capacity: int,
+        batch_size: int,
+        learning_starts: int,
+        train_every: int,
+        num_updates: int,
+        n_step: int = 1,
+        priority_exponent: float = 0.0,
+        importance_exponent: float = 0.0,
+    ) -> None:
+        self.num_envs, self.batch_size, self.learning_starts = num_envs, batch_size, learning_starts
+        self.train_every, self.num_updates, self.n_step = train_every, num_updates, n_step
+        self.importance_exponent = importance_exponent
+        self.rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
+        num_rows = max(capacity // num_envs, n_step) + 1  # one more for the newest successor
+        self.num_slots = num_rows * num_envs
+        check_memory(spec, self.num_slots)
+        self._rows = allocate(spec, self.num_slots)._replace(next_obs=np.zeros(0))
+        self._startable = np.zeros(self.num_slots, np.bool_)  # which slots hold a whole transition
+        self._next = np.arange(num_envs)  # the slot that each environment writes next
+        self._used = 0  # slots below this may be startable
+        self._stored = self._unlearned = 0
+        self._priorities = SumTree(self.num_slots, priority_exponent) if priority_exponent else None
+
+    def add(self, transition: Transition, alive: Array) -> None:
+        """Store the rows of one step whose environments are `alive`, (B,)."""
+        columns = np.flatnonzero(alive)
+        slots = self._next[columns]
+        for name in ("obs", "action", "reward", "terminated", "truncated", "log_prob"):
+            getattr(self._rows, name)[slots] = getattr(transition, name)[columns]
+        successors = self._after(slots)
+        self._rows.obs[successors] = transition.next_obs[columns]
+        self._startable[slots], self._startable[successors] = True, False
+        ended = (transition.terminated | transition.truncated)[columns]
+        self._next[columns] = np.where(ended, self._after(successors), successors)
+        self._used = max(self._used, int(successors.max(initial=0)) + 1)
+        self._stored += len(columns)
+        self._unlearned += len(columns)
+        if self._priorities is not None:
+            self._priorities.add(slots)
+            self._priorities.remove(successors)
+
+    def batches(self) -> Iterator[Segment]:
+        """The samples that are due, each (n, N, ...)."""
+        if self._stored < max(self.learning_starts, self.batch_size):
+            self._unlearned %= self.train_every
+            return
+        while self._unlearned >= self.train_every:
+            self._unlearned -= self.train_every
+            for _ in range(self.num_updates):
+                yield self.sample()
+
+    def sample(self) -> Segment:
+        """One sample, (n, N, ...)."""
+        slots, weight = self._draw()
+        rows = [slots]
+        for _ in range(self.n_step - 1):
+            following = self._after(rows[-1])
+            rows.append(np.where(self._startable[following], following, self._after(following)))
+        index = np.stack(rows)  # (n, N)
+        successors = self._after(index)
+        terminated, truncated = self._rows.terminated[index], self._rows.truncated[index]
+        newest = ~self._startable[successors] & ~terminated
+        fields = (
+            self._rows.obs.take(index, 0),
+            self._rows.action.take(index, 0),
+            self._rows.reward[index],
+            self._rows.obs.take(successors, 0),
+            terminated,
+            truncated | newest,
+            self._rows.log_prob[index],
+            weight,
+            slots,
+        )
+        return Segment(*map(torch.from_numpy, fields))
+
+    def reprioritize(self, slots: Tensor, error: Tensor) -> None:
+        """Set the priorities of sampled slots, (N,), to their absolute TD errors, (N,)."""
+        if self._priorities is not None:
+            self._priorities.set(slots.cpu().numpy(), error.abs().cpu().numpy())
+
+    def _draw(self) -> tuple[Array, Array]:
+        """Slots to start from, and their weights; (N,) each."""
+        if self._priorities is not None:
+            slots, share = self._priorities.draw(self.rng, self.batch_size)
+            weight = (share * self._startable.sum()) ** -self.importance_exponent
+            return slots, (weight / weight.max()).astype(np.float32)
+        slots = self.rng.integers(self._used, size=self.batch_size)
+        while not (good := self._startable[slots]).all():
+            slots[~good] = self.rng.integers(self._used, size=int((~good).sum()))
+        return slots, np.ones(self.batch_size, np.float32)
+
+    def _after(self, slots: Array) -> Array:
+        """The slots one time step later in the same columns."""
+        later: Array = slots + self.num_envs
+        later[later >= self.num_slots] -= self.num_slots
+        return later
+
+
+class SumTree:
+    """Priorities whose sum over any prefix is found in logarithmic time; row k of `tree` has 2^k sums."""
+
+    def __init__(self, size: int, exponent: float) -> None:
+        self.depth = max(size - 1, 1).bit_length()
+        self.sums = np.zeros(2 << self.depth)  # a heap: node i has children 2i and 2i + 1, the root is 1
+        self.exponent = exponent
+        self.largest = 1.0
+
+    def add(self, slots: Array) -> None:
+        """Give new slots the largest priority so far, so that each is learned from at least once."""
+        self._assign(slots, self.largest)
+
+    def remove(self, slots: Array) -> None:
+        """Never draw these slots."""
+        self._assign(slots, 0.0)
+
+    def set(self, slots: Array, error: Array) -> None:
+        """Priorities |error|^exponent, bounded away from 0."""
+        priority = (error.astype(np.float64) + 1e-6) ** self.exponent
+        self.largest = max(self.largest, float(priority.max()))
+        self._assign(slots, priority)
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
+        """`count` slots, one from each equal share of the total, and the probability of each."""
+        total = self.sums[1]
+        mass = (np.arange(count) + rng.random(count)) * (total / count)
+        node = np.ones(count, np.int64)
+        for _ in range(self.depth):
+            node *= 2
+            left = self.sums[node]
+            # Rounding must not lead into an empty branch.
+            right = (mass >= left) & (self.sums[node + 1] > 0)
+            mass -= left * right
+            node += right
+        return node - (1 << self.depth), self.sums[node] / total
+
+    def _assign(self, slots: Array, priority: Array | float) -> None:
+        node = slots + (1 << self.depth)
+        self.sums[node] = priority
+        for _ in range(self.depth):
+            node = node // 2
+            self.sums[node] = self.sums[2 * node] + self.sums[2 * node + 1]
+
+
+def check_memory(spec: Spec, slots: int) -> None:
+    """A UserError, with the arithmetic, where a replay of so many slots does not fit the free memory."""
+    row = allocate(spec, 1)._replace(next_obs=np.zeros(0))
+    row_bytes = sum(field.nbytes for field in row) + 1
+    needed, free = slots * row_bytes, psutil.virtual_memory().available
+    if needed > free:
+        raise UserError(
+            f"a replay of {slots:,} transitions x {row_bytes:,} bytes = {needed / 2**30:.1f} GiB does not fit the "
+            f"{free / 2**30:.1f} GiB of free memory; set capacity to {int(0.8 * free / row_bytes):,} or less"
+        )

@@ -12,7 +12,8 @@ from numpy.random import SeedSequence
 from torch import Tensor
 
 from zoo.agent import Agent
-from zoo.algos.base import Algorithm, Progress
+from zoo.algos.base import Algorithm, Buffer, Progress
+from zoo.buffers import map_fields
 from zoo.envs import EnvLike, Envs, Episode, vectorize
 from zoo.errors import UserError
 from zoo.spec import Array
@@ -28,13 +29,12 @@ class Report(NamedTuple):
     metrics: dict[str, float]  # means over the updates
 
 
-def learn(algo: Algorithm, envs: Envs, *, total_steps: int, log_every: int) -> Iterator[Report]:
+def learn(algo: Algorithm, envs: Envs, buffer: Buffer, *, total_steps: int, log_every: int) -> Iterator[Report]:
     """Act, step, store, learn, until `total_steps`; yields a Report every `log_every` steps and at the end.
 
     A run ends on a whole rollout, so it may take a few steps more than asked for.
     """
     device = next(iter(algo.parameters())).device  # type: ignore[attr-defined]
-    buffer = algo.make_buffer(envs.spec, envs.num_envs)
     envs.reset()
     step, next_report = 0, log_every
     episodes: list[Episode] = []
@@ -47,7 +47,7 @@ def learn(algo: Algorithm, envs: Envs, *, total_steps: int, log_every: int) -> I
         buffer.add(transition, alive)
         step += int(np.count_nonzero(alive))
         progress = Progress(step, total_steps)
-        metrics += [algo.update(batch.map(lambda x: x.to(device)), progress) for batch in buffer.batches()]
+        metrics += [algo.update(map_fields(lambda x: x.to(device), batch), progress) for batch in buffer.batches()]
         finished = step >= total_steps and not buffer.pending
         if step >= next_report or finished:
             yield Report(step, episodes, _means(metrics))

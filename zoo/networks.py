@@ -6,7 +6,7 @@ Shapes: N rows, A action dimensions or choices, F features.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,16 @@ Activation = Literal["tanh", "relu"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
-def orthogonal(layer: nn.Linear | nn.Conv2d, gain: float) -> nn.Module:
+def linear(width_in: int, width_out: int, gain: float | None = None) -> nn.Linear:
+    """A layer with orthogonal weights of this gain and no bias, or with torch's own initialisation (no gain)."""
+    layer = nn.Linear(width_in, width_out)
+    return layer if gain is None else orthogonal(layer, gain)
+
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+
+
+def orthogonal(layer: Layer, gain: float) -> Layer:
     """`layer` with orthogonal weights of this gain and no bias.                    Saxe et al. 2014, section 3"""
     nn.init.orthogonal_(layer.weight, gain)
     assert layer.bias is not None
@@ -28,11 +37,11 @@ def orthogonal(layer: nn.Linear | nn.Conv2d, gain: float) -> nn.Module:
     return layer
 
 
-def mlp(sizes: Sequence[int], activation: Activation, *, gain: float = math.sqrt(2)) -> nn.Sequential:
+def mlp(sizes: Sequence[int], activation: Activation, gain: float | None = None) -> nn.Sequential:
     """Linear layers of these sizes, each followed by the activation."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(sizes):
-        layers += [orthogonal(nn.Linear(width_in, width_out), gain), ACTIVATIONS[activation]()]
+        layers += [linear(width_in, width_out, gain), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)
 
 
@@ -97,12 +106,102 @@ class V(nn.Module):
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
         super().__init__()
         encoder = Encoder(spec)
-        body = mlp([encoder.num_features, *hidden], activation)
-        self.net = nn.Sequential(encoder, *body, orthogonal(nn.Linear(hidden[-1], 1), 1.0))
+        body = mlp([encoder.num_features, *hidden], activation, math.sqrt(2))
+        self.net = nn.Sequential(encoder, *body, linear(hidden[-1], 1, 1.0))
 
     def forward(self, obs: Tensor) -> Tensor:
         value: Tensor = self.net(obs)
         return value.squeeze(-1)
+
+
+class Q(nn.Module):
+    """The values of all discrete actions at once, (N, A).
+
+    Dueling: Q(s, a) = V(s) + A(s, a) - mean_a A(s, a), two heads on one body.    Wang et al. 2016, equation 9
+    """
+
+    def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation, *, dueling: bool = False) -> None:
+        super().__init__()
+        encoder = Encoder(spec)
+        self.body = nn.Sequential(encoder, *mlp([encoder.num_features, *hidden], activation))
+        self.advantage = linear(hidden[-1], spec.action_sizes[0])
+        self.value = linear(hidden[-1], 1) if dueling else None
+
+    def forward(self, obs: Tensor) -> Tensor:
+        features = self.body(obs)
+        advantage: Tensor = self.advantage(features)
+        if self.value is None:
+            return advantage
+        return self.value(features) + advantage - advantage.mean(-1, keepdim=True)
+
+
+def take(q: Tensor, action: Tensor) -> Tensor:
+    """Q(s, a) of the given actions, (N,), out of the values of all actions, (N, A)."""
+    return q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+
+class EnsembleLinear(nn.Module):
+    """E linear layers side by side, (E, N, in) to (E, N, out), each initialised as torch initialises one."""
+
+    def __init__(self, size: int, width_in: int, width_out: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(width_in)
+        self.weight = nn.Parameter(torch.empty(size, width_in, width_out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(size, 1, width_out).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class QEnsemble(nn.Module):
+    """E independent Q(s, a) of given actions, (E, N); discrete dimensions of an action enter one-hot."""
+
+    def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation, *, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.encoder = Encoder(spec)
+        self.choices = () if isinstance(spec.action_space, spaces.Box) else spec.action_sizes
+        widths = [self.encoder.num_features + sum(spec.action_sizes), *hidden]
+        layers: list[nn.Module] = []
+        for width_in, width_out in pairwise(widths):
+            layers += [EnsembleLinear(size, width_in, width_out), ACTIVATIONS[activation]()]
+        self.net = nn.Sequential(*layers, EnsembleLinear(size, hidden[-1], 1))
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        if self.choices:
+            parts = zip(action.unbind(-1), self.choices, strict=True)
+            action = torch.cat([F.one_hot(choice, size).float() for choice, size in parts], -1)
+        x = torch.cat([self.encoder(obs), action], -1)
+        flat = x.reshape(-1, x.shape[-1]).expand(self.size, -1, -1)  # (E, N, F)
+        q: Tensor = self.net(flat)
+        return q.reshape(self.size, *x.shape[:-1])
+
+
+class ActionQ(nn.Module):
+    """Q(s, a) of given actions, (N,), whatever the action space, and its mean under a policy."""
+
+    def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation, *, num_samples: int) -> None:
+        super().__init__()
+        self.num_samples = num_samples
+        self.is_discrete = isinstance(spec.action_space, spaces.Discrete)
+        self.net: nn.Module
+        if self.is_discrete:
+            self.net = Q(spec, hidden, activation)
+        else:
+            self.net = QEnsemble(spec, hidden, activation, size=1)
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        if self.is_discrete:
+            return take(self.net(obs), action)
+        q: Tensor = self.net(obs, action)
+        return q.squeeze(0)
+
+    def mean(self, obs: Tensor, policy: "Distribution", generator: Generator) -> Tensor:
+        """E_a Q(s, a) for a ~ `policy`, (N,): exact over discrete actions, else over `num_samples` drawn ones."""
+        if isinstance(policy, Categorical):
+            return (policy.log_probs.exp() * self.net(obs)).sum(-1)
+        draws = [self(obs, policy.sample(generator)) for _ in range(self.num_samples)]
+        return torch.stack(draws).mean(0)
 
 
 class Policy(nn.Module):
@@ -118,8 +217,8 @@ class Policy(nn.Module):
         self.is_multi = isinstance(spec.action_space, spaces.MultiDiscrete)
         self.sizes = spec.action_sizes
         num_outputs = sum(self.sizes)
-        body = mlp([encoder.num_features, *hidden], activation)
-        self.net = nn.Sequential(encoder, *body, orthogonal(nn.Linear(hidden[-1], num_outputs), 0.01))
+        body = mlp([encoder.num_features, *hidden], activation, math.sqrt(2))
+        self.net = nn.Sequential(encoder, *body, linear(hidden[-1], num_outputs, 0.01))
         if self.is_box:
             self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_init))
 
@@ -128,6 +227,38 @@ class Policy(nn.Module):
         if self.is_box:
             return Gaussian(out, self.log_std)
         return MultiCategorical(out, self.sizes) if self.is_multi else Categorical(out)
+
+
+class Deterministic(nn.Module):
+    """One action for each state, squashed into [-1, 1], (N, A)."""
+
+    def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
+        super().__init__()
+        encoder = Encoder(spec)
+        body = mlp([encoder.num_features, *hidden], activation)
+        self.net = nn.Sequential(encoder, *body, linear(hidden[-1], spec.action_sizes[0]), nn.Tanh())
+
+    def forward(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.net(obs)
+        return action
+
+
+class SquashedPolicy(nn.Module):
+    """A Gaussian squashed into [-1, 1]; its log standard deviation depends on the state and stays in [-20, 2].
+
+    Haarnoja et al. 2018, appendix C
+    """
+
+    def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
+        super().__init__()
+        encoder = Encoder(spec)
+        self.body = nn.Sequential(encoder, *mlp([encoder.num_features, *hidden], activation))
+        self.mean = linear(hidden[-1], spec.action_sizes[0])
+        self.log_std = linear(hidden[-1], spec.action_sizes[0])
+
+    def forward(self, obs: Tensor) -> "TanhGaussian":
+        features = self.body(obs)
+        return TanhGaussian(self.mean(features), self.log_std(features).clamp(-20, 2))
 
 
 class Categorical:
@@ -147,11 +278,33 @@ class Categorical:
 
     def log_prob(self, action: Tensor) -> Tensor:
         """log π(a|s), (N,)."""
-        return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        return take(self.log_probs, action)
 
     def entropy(self) -> Tensor:
         """-Σ π log π in nats, (N,)."""
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
+
+
+class EpsilonGreedy:
+    """The best action by Q, (N, A), but with chance ε any action, uniformly."""
+
+    def __init__(self, q: Tensor, epsilon: float) -> None:
+        self.best, self.num_actions, self.epsilon = q.argmax(-1), q.shape[-1], epsilon
+
+    def sample(self, generator: Generator) -> Tensor:
+        """One action a row, (N,)."""
+        device, shape = self.best.device, self.best.shape
+        chance = torch.rand(shape, generator=generator, device=device)
+        uniform = torch.randint(self.num_actions, shape, generator=generator, device=device)
+        return torch.where(chance < self.epsilon, uniform, self.best)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """log π(a|s), (N,)."""
+        return (self.epsilon / self.num_actions + (1 - self.epsilon) * (action == self.best)).log()
+
+    def mean(self, q: Tensor) -> Tensor:
+        """Σ_a π(a|s) Q(s, a) of other values for the same actions, (N, A) to (N,)."""
+        return self.epsilon * q.mean(-1) + (1 - self.epsilon) * take(q, self.best)
 
 
 class MultiCategorical:
@@ -203,6 +356,28 @@ class Gaussian:
         """½ log 2πeσ², summed over action dimensions, in nats, (N,)."""
         terms = (0.5 + 0.5 * math.log(2 * math.pi) + self.log_std).expand_as(self.mean)
         return terms.sum(-1)
+
+
+class TanhGaussian:
+    """tanh of a diagonal normal, mean and log standard deviation (N, A); actions in (-1, 1)."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
+        self.mean, self.log_std = mean, log_std
+
+    def sample(self, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Actions, (N, A), that gradients flow through, and their log-probabilities, (N,).
+
+        log π(a|s) = log N(u) - Σ log(1 - a² + 10⁻⁶) with a = tanh u; the sum is the change of variables.
+        """
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        action = (self.mean + self.log_std.exp() * noise).tanh()
+        terms = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+        correction = (1 - action.square() + 1e-6).log()
+        return action, (terms - correction).sum(-1)
+
+    def mode(self) -> Tensor:
+        """tanh of the mean, (N, A)."""
+        return self.mean.tanh()
 
 
 Distribution = Categorical | MultiCategorical | Gaussian

@@ -113,13 +113,13 @@ def run(
         reward_normalizer=reward_normalizer,
     )
     algo = registry.make(settings.algorithm, envs.spec, settings.config, make_stream, settings.run.device)
-    algo.make_buffer(envs.spec, envs.num_envs)  # refuses sizes that do not fit before a folder is made
+    buffer = algo.make_buffer(envs.spec, envs.num_envs)  # refuses sizes that do not fit before a folder is made
     agent = Agent(settings.algorithm, algo, envs.spec, obs_normalizer)
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.run.threads)
     recorder = Recorder(out, settings, agent, eval_env, validation_stream, started)
     try:
-        for report in learn(algo, envs, total_steps=settings.run.total_steps, log_every=log_every(settings)):
+        for report in learn(algo, envs, buffer, total_steps=settings.run.total_steps, log_every=log_every(settings)):
             on_row(recorder.record(report))
         return recorder.finish()
     except BaseException:

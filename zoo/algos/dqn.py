@@ -1,0 +1,114 @@
+"""DQN: value-based, off-policy, Q target.                                          Mnih et al. 2015, Algorithm 1
+
+y = r + γ (1 - terminated) max_a' Q̄(s', a')          L = E[huber(y - Q(s, a))]
+act: ε-greedy in Q, ε falling linearly               Q̄: a copy of Q, refreshed every `target_every` updates
+"""
+
+import copy
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from gymnasium.spaces import Discrete
+from torch import Generator, Tensor, nn
+
+from zoo.algos.base import Progress, Spec
+from zoo.buffers import ReplayBuffer, Segment
+from zoo.config import Field, config, linear
+from zoo.networks import Activation, EpsilonGreedy, Q, take
+from zoo.optim import Adam, polyak_
+from zoo.targets import n_step
+from zoo.taxonomy import Cell
+
+
+@config
+class DQNConfig:
+    """DQN's settings; the defaults are Stable-Baselines3's, but the target's age is counted in updates."""
+
+    capacity: int = Field(1_000_000, ge=1, description="transitions that the replay keeps")
+    batch_size: int = Field(32, ge=1, description="transitions in a sample")
+    learning_starts: int = Field(100, ge=0, description="steps before the first update")
+    train_every: int = Field(4, ge=1, description="steps between updates, all environments together")
+    num_updates: int = Field(1, ge=1, description="updates each time")
+    n_step: int = Field(1, ge=1, description="rewards summed before the bootstrap (Sutton and Barto 2018, 7.1)")
+    priority_exponent: float = Field(
+        0.0, ge=0, le=1, description="prioritised replay's α; 0: uniform (arXiv:1511.05952)"
+    )
+    importance_exponent: float = Field(0.4, ge=0, le=1, description="prioritised replay's β, which undoes the bias")
+    double: bool = Field(False, description="choose a' by Q, value it by Q̄ (arXiv:1509.06461)")
+    dueling: bool = Field(False, description="Q from a value and an advantage head (arXiv:1511.06581)")
+    gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
+    tau: float = Field(1.0, gt=0, le=1, description="how far the target copy moves towards Q; 1 copies")
+    target_every: int = Field(2500, ge=1, description="updates between two moves of the target copy")
+    epsilon_start: float = Field(1.0, ge=0, le=1, description="chance of a random action at the start")
+    epsilon_end: float = Field(0.05, ge=0, le=1, description="the same once exploration_fraction is over")
+    exploration_fraction: float = Field(0.1, gt=0, le=1, description="fraction of the run over which ε falls")
+    learning_rate: float = Field(1e-4, gt=0, description="Adam's step size")
+    loss: Literal["huber", "mse"] = Field("huber", description="how errors of Q are penalised")
+    max_grad_norm: float = Field(10.0, gt=0, description="gradients longer than this are shortened to it")
+    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers")
+    activation: Activation = Field("relu", description="activation of the hidden layers")
+
+
+class DQN(nn.Module):
+    """Deep Q-learning from a replay of past experience."""
+
+    cell, spaces, Config = Cell("value/off/q"), (Discrete,), DQNConfig
+
+    def __init__(self, spec: Spec, config: DQNConfig, generator: Generator) -> None:
+        super().__init__()
+        self.config, self.generator = config, generator
+        self.q = Q(spec, config.hidden, config.activation, dueling=config.dueling)
+        self.target_q = copy.deepcopy(self.q).requires_grad_(False)
+        self.optimizer = Adam(self.q.parameters(), max_grad_norm=config.max_grad_norm)
+        self.num_updates = 0
+
+    def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
+        self.replay = ReplayBuffer(
+            spec,
+            num_envs,
+            self.generator,
+            capacity=self.config.capacity,
+            batch_size=self.config.batch_size,
+            learning_starts=self.config.learning_starts,
+            train_every=self.config.train_every,
+            num_updates=self.config.num_updates,
+            n_step=self.config.n_step,
+            priority_exponent=self.config.priority_exponent,
+            importance_exponent=self.config.importance_exponent,
+        )
+        return self.replay
+
+    def policy(self, q: Tensor, progress: Progress) -> EpsilonGreedy:
+        fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
+        return EpsilonGreedy(q, linear(self.config.epsilon_start, self.config.epsilon_end, fraction))
+
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+        policy = self.policy(self.q(obs), progress)
+        action = policy.sample(self.generator)
+        return action, policy.log_prob(action)
+
+    def greedy(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.q(obs).argmax(-1)
+        return action
+
+    def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
+        with torch.no_grad():
+            next_q = self.target_q(batch.next_obs)  # (n, N, A)
+            best = (self.q(batch.next_obs) if self.config.double else next_q).argmax(-1)
+            target = n_step(
+                reward=batch.reward,
+                discount=self.config.gamma * ~batch.terminated,
+                next_value=take(next_q, best),
+                lam=1.0 * ~batch.truncated,
+                n=self.config.n_step,
+            )[0]  # (N,)
+        q = take(self.q(batch.obs[0]), batch.action[0])  # (N,)
+        penalty = F.smooth_l1_loss if self.config.loss == "huber" else F.mse_loss
+        q_loss = (batch.weight * penalty(q, target, reduction="none")).mean()
+        grad_norm = self.optimizer.minimize(q_loss, self.config.learning_rate)
+        self.replay.reprioritize(batch.slot, (target - q).detach())
+        self.num_updates += 1
+        if self.num_updates % self.config.target_every == 0:
+            polyak_(self.target_q, self.q, self.config.tau)
+        return {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}

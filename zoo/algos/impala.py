@@ -1,0 +1,108 @@
+"""IMPALA-lite: policy-based, off-policy, V target.                          Espeholt et al. 2018, sections 4.1 and 4.2
+
+    v_s, A_s = V-trace of data drawn by an older policy μ, corrected by ratio = π(a|s) / μ(a|s), clipped at ρ̄ and c̄
+    L = -E[min(ρ̄, ratio) (r + γ v_{s+1} - V(s)) log π(a|s)] + c_v E[(V(s) - v_s)²] - c_e E[H(π)]
+
+At a truncation inside a segment, v_{s+1} is V of the true final observation, and the trace is cut.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from torch import Generator, Tensor, nn
+
+from zoo.algos.base import Progress, Spec, Transition
+from zoo.buffers import RolloutBuffer
+from zoo.config import Field, config, linear
+from zoo.errors import UserError
+from zoo.networks import Activation, Policy, V
+from zoo.optim import Adam, RMSprop
+from zoo.targets import vtrace
+from zoo.taxonomy import Cell
+
+
+@config
+class IMPALAConfig:
+    """IMPALA-lite's settings; losses are means over the segment, so learning rates do not depend on its size."""
+
+    num_steps: int = Field(20, ge=1, description="steps per environment in a segment")
+    gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
+    lam: float = Field(1.0, ge=0, le=1, description="λ of the traces (remark 2)")
+    rho_bar: float = Field(1.0, gt=0, description="clip of the ratio in the TD errors; decides the fixed point")
+    c_bar: float = Field(1.0, gt=0, description="clip of the ratio in the traces; decides the speed")
+    correct: bool = Field(True, description="correct by the ratio; off pretends that the data are on-policy")
+    learning_rate: float = Field(7e-4, gt=0, description="step size at the start")
+    learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
+    optimizer: Literal["rmsprop", "adam"] = Field("rmsprop", description="which optimiser")
+    optimizer_eps: float = Field(1e-5, gt=0, description="ε in the optimiser's denominator")
+    ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    vf_coef: float = Field(0.5, ge=0, description="weight of the critic's loss")
+    max_grad_norm: float = Field(0.5, gt=0, description="gradients longer than this are shortened to it")
+    normalize_advantage: bool = Field(False, description="whiten the advantages of each segment")
+    log_std_init: float = Field(0.0, description="log standard deviation of a Box policy at the start")
+    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers, in each net")
+    activation: Activation = Field("tanh", description="activation of the hidden layers")
+
+    def __post_init__(self) -> None:
+        if self.rho_bar < self.c_bar:
+            raise UserError(f"rho_bar {self.rho_bar} is below c_bar {self.c_bar}; V-trace needs rho_bar >= c_bar")
+
+
+class IMPALA(nn.Module):
+    """Advantage actor-critic on segments of actors that lag behind, made right by V-trace."""
+
+    cell, spaces, Config = Cell("policy/off/v"), (Box, Discrete, MultiDiscrete), IMPALAConfig
+
+    def __init__(self, spec: Spec, config: IMPALAConfig, generator: Generator) -> None:
+        super().__init__()
+        self.config, self.generator = config, generator
+        self.actor = Policy(spec, config.hidden, config.activation, log_std_init=config.log_std_init)
+        self.critic = V(spec, config.hidden, config.activation)
+        optimizer = {"rmsprop": RMSprop, "adam": Adam}[config.optimizer]
+        self.optimizer = optimizer(self.parameters(), eps=config.optimizer_eps, max_grad_norm=config.max_grad_norm)
+
+    def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
+        return RolloutBuffer(spec, num_envs, self.config.num_steps)
+
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+        policy = self.actor(obs)
+        action = policy.sample(self.generator)
+        return action, policy.log_prob(action)
+
+    def greedy(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.actor(obs).mode()
+        return action
+
+    def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+        policy = self.actor(batch.obs)
+        log_prob = policy.log_prob(batch.action)  # (T, B)
+        value = self.critic(batch.obs)  # (T, B)
+        with torch.no_grad():
+            log_rho = log_prob - batch.log_prob
+            target, advantage = vtrace(
+                reward=batch.reward,
+                discount=self.config.gamma * ~batch.terminated,
+                value=value,
+                next_value=self.critic(batch.next_obs),
+                log_rho=log_rho if self.config.correct else torch.zeros_like(log_rho),
+                lam=self.config.lam * ~batch.truncated,
+                rho_bar=self.config.rho_bar,
+                c_bar=self.config.c_bar,
+            )  # (T, B)
+            if self.config.normalize_advantage:
+                advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        policy_loss = -(advantage * log_prob).mean()
+        value_loss = F.mse_loss(value, target)
+        entropy = policy.entropy().mean()
+        loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        grad_norm = self.optimizer.minimize(loss, learning_rate)
+        return {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "entropy": entropy.detach(),
+            "abs_log_rho": log_rho.abs().mean(),
+            "grad_norm": grad_norm,
+        }

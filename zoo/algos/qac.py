@@ -1,0 +1,102 @@
+"""QAC, the vanilla actor-critic: policy-based, on-policy, Q target.                     Sutton et al. 2000, theorem 1
+
+    y = r + γ (1 - terminated) Q(s', a')                 a' is the action executed next (SARSA), λ-returns for λ > 0
+    L = -E[Q(s, a) log π(a|s)] + c_v E[(Q(s, a) - y)²] - c_e E[H(π)]
+
+Optionally the actor is driven by Q(s, a) - b(s), b(s) = E_a Q(s, a): the same gradient on average, less noise.
+"""
+
+import torch
+import torch.nn.functional as F
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from torch import Generator, Tensor, nn
+
+from zoo.algos.base import Progress, Spec, Transition
+from zoo.buffers import RolloutBuffer
+from zoo.config import Field, config, linear
+from zoo.networks import ActionQ, Activation, Policy
+from zoo.optim import Adam
+from zoo.targets import lambda_return
+from zoo.taxonomy import Cell
+
+
+@config
+class QACConfig:
+    """QAC's settings."""
+
+    num_steps: int = Field(5, ge=1, description="steps per environment in a rollout")
+    gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
+    lam: float = Field(0.0, ge=0, le=1, description="λ of the critic's returns: 0 is SARSA, above it SARSA(λ)")
+    baseline: bool = Field(False, description="subtract b(s) = E_a Q(s, a) from the actor's Q(s, a)")
+    baseline_samples: int = Field(8, ge=1, description="actions drawn for b(s) where they cannot be enumerated")
+    learning_rate: float = Field(7e-4, gt=0, description="Adam's step size at the start")
+    learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
+    optimizer_eps: float = Field(1e-5, gt=0, description="ε in the optimiser's denominator")
+    ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    vf_coef: float = Field(0.5, ge=0, description="weight of the critic's loss")
+    max_grad_norm: float = Field(0.5, gt=0, description="gradients longer than this are shortened to it")
+    normalize_advantage: bool = Field(False, description="whiten what drives the actor, in each rollout")
+    log_std_init: float = Field(0.0, description="log standard deviation of a Box policy at the start")
+    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers, in each net")
+    activation: Activation = Field("tanh", description="activation of the hidden layers")
+
+
+class QAC(nn.Module):
+    """Actor-critic as the policy gradient theorem states it: the score times the learned action value."""
+
+    cell, spaces, Config = Cell("policy/on/q"), (Box, Discrete, MultiDiscrete), QACConfig
+
+    def __init__(self, spec: Spec, config: QACConfig, generator: Generator) -> None:
+        super().__init__()
+        self.config, self.generator = config, generator
+        self.actor = Policy(spec, config.hidden, config.activation, log_std_init=config.log_std_init)
+        self.critic = ActionQ(spec, config.hidden, config.activation, num_samples=config.baseline_samples)
+        self.optimizer = Adam(self.parameters(), eps=config.optimizer_eps, max_grad_norm=config.max_grad_norm)
+
+    def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
+        return RolloutBuffer(spec, num_envs, self.config.num_steps)
+
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+        policy = self.actor(obs)
+        action = policy.sample(self.generator)
+        return action, policy.log_prob(action)
+
+    def greedy(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.actor(obs).mode()
+        return action
+
+    def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+        policy = self.actor(batch.obs)
+        q = self.critic(batch.obs, batch.action)  # (T, B)
+        with torch.no_grad():
+            target = lambda_return(
+                reward=batch.reward,
+                discount=self.config.gamma * ~batch.terminated,
+                next_value=self.critic(batch.next_obs, self._next_action(batch)),
+                lam=self.config.lam * ~batch.truncated,
+            )  # (T, B)
+            advantage = q
+            if self.config.baseline:
+                advantage = q - self.critic.mean(batch.obs, policy, self.generator)
+            if self.config.normalize_advantage:
+                advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        policy_loss = -(advantage * policy.log_prob(batch.action)).mean()
+        q_loss = F.mse_loss(q, target)
+        entropy = policy.entropy().mean()
+        loss = policy_loss + self.config.vf_coef * q_loss - self.config.ent_coef * entropy
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        grad_norm = self.optimizer.minimize(loss, learning_rate)
+        return {
+            "policy_loss": policy_loss.detach(),
+            "q_loss": q_loss.detach(),
+            "entropy": entropy.detach(),
+            "grad_norm": grad_norm,
+        }
+
+    def _next_action(self, batch: Transition) -> Tensor:
+        """a' ~ π(·|s'): the action executed next, or a draw where the rollout or the episode ends, (T, B, ...)."""
+        next_action: Tensor = self.actor(batch.next_obs).sample(self.generator)
+        going_on = ~(batch.terminated | batch.truncated)[:-1]
+        executed = going_on.reshape(*going_on.shape, *[1] * (next_action.ndim - 2))
+        next_action[:-1] = torch.where(executed, batch.action[1:], next_action[:-1])
+        return next_action

@@ -1,0 +1,115 @@
+"""SAC: policy-based, off-policy, Q target.                        Haarnoja et al. 2018b, equations 5, 7 and 18
+
+y = r + γ (1 - terminated) (min_i Q̄_i(s', a') - α log π(a'|s')),  a' ~ π(·|s')
+L_Q = ½ Σ_i E[(y - Q_i(s, a))²]     L_π = E[α log π(ã|s) - min_i Q_i(s, ã)],  ã ~ π(·|s)
+L_α = -log α · E[log π(ã|s) + H̄]    H̄ = -dim(A)
+"""
+
+import copy
+import math
+
+import torch
+from gymnasium.spaces import Box
+from torch import Generator, Tensor, nn
+
+from zoo.algos.base import Progress, Spec
+from zoo.buffers import ReplayBuffer, Segment
+from zoo.config import Field, config
+from zoo.networks import Activation, QEnsemble, SquashedPolicy
+from zoo.optim import Adam, polyak_
+from zoo.targets import n_step
+from zoo.taxonomy import Cell
+
+
+@config
+class SACConfig:
+    """SAC's settings; the defaults are Stable-Baselines3's."""
+
+    capacity: int = Field(1_000_000, ge=1, description="transitions that the replay keeps")
+    batch_size: int = Field(256, ge=1, description="transitions in a sample")
+    learning_starts: int = Field(100, ge=0, description="steps of uniformly random actions before the first update")
+    train_every: int = Field(1, ge=1, description="steps between updates, all environments together")
+    num_updates: int = Field(1, ge=1, description="updates each time")
+    n_step: int = Field(1, ge=1, description="rewards summed before the bootstrap (Sutton and Barto 2018, 7.1)")
+    gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
+    tau: float = Field(0.005, gt=0, le=1, description="how far the target copies move in each update")
+    alpha: float = Field(1.0, gt=0, description="entropy temperature; where it starts if it is learned")
+    learn_alpha: bool = Field(True, description="learn the temperature that keeps the entropy at target_entropy")
+    target_entropy: float | None = Field(None, description="entropy aimed at; none is minus the action dimensions")
+    learning_rate: float = Field(3e-4, gt=0, description="Adam's step size: actor, critics and temperature alike")
+    hidden: tuple[int, ...] = Field((256, 256), min_length=1, description="widths of the hidden layers, in each net")
+    activation: Activation = Field("relu", description="activation of the hidden layers")
+
+
+class SAC(nn.Module):
+    """A stochastic policy that climbs a learned Q and is paid for its entropy."""
+
+    cell, spaces, Config = Cell("policy/off/q"), (Box,), SACConfig
+
+    def __init__(self, spec: Spec, config: SACConfig, generator: Generator) -> None:
+        super().__init__()
+        self.config, self.generator = config, generator
+        self.actor = SquashedPolicy(spec, config.hidden, config.activation)
+        self.critic = QEnsemble(spec, config.hidden, config.activation, size=2)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(config.alpha)), requires_grad=config.learn_alpha)
+        self.target_entropy = -float(spec.action_sizes[0]) if config.target_entropy is None else config.target_entropy
+        self.actor_optimizer = Adam(self.actor.parameters())
+        self.critic_optimizer = Adam(self.critic.parameters())
+        self.alpha_optimizer = Adam([self.log_alpha])
+
+    def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
+        return ReplayBuffer(
+            spec,
+            num_envs,
+            self.generator,
+            capacity=self.config.capacity,
+            batch_size=self.config.batch_size,
+            learning_starts=self.config.learning_starts,
+            train_every=self.config.train_every,
+            num_updates=self.config.num_updates,
+            n_step=self.config.n_step,
+        )
+
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+        action, log_prob = self.actor(obs).sample(self.generator)
+        if progress.step < self.config.learning_starts:
+            action = torch.empty_like(action).uniform_(-1, 1, generator=self.generator)
+            log_prob = torch.full_like(log_prob, -math.log(2) * action.shape[-1])
+        return action, log_prob
+
+    def greedy(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.actor(obs).mode()
+        return action
+
+    def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
+        obs, learning_rate = batch.obs[0], self.config.learning_rate
+        action, log_prob = self.actor(obs).sample(self.generator)
+        alpha = self.log_alpha.detach().exp()  # the one before its own update, in both losses
+        if self.config.learn_alpha:
+            alpha_loss = -(self.log_alpha * (log_prob.detach() + self.target_entropy)).mean()
+            self.alpha_optimizer.minimize(alpha_loss, learning_rate)
+        with torch.no_grad():
+            next_action, next_log_prob = self.actor(batch.next_obs).sample(self.generator)
+            next_q = self.target_critic(batch.next_obs, next_action).amin(0)  # (n, N)
+            target = n_step(
+                reward=batch.reward,
+                discount=self.config.gamma * ~batch.terminated,
+                next_value=next_q - alpha * next_log_prob,
+                lam=1.0 * ~batch.truncated,
+                n=self.config.n_step,
+            )[0]  # (N,)
+        q = self.critic(obs, batch.action[0])  # (2, N)
+        q_loss = 0.5 * (q - target).square().mean(-1).sum()
+        grad_norm = self.critic_optimizer.minimize(q_loss, learning_rate)
+        policy_loss = (alpha * log_prob - self.critic(obs, action).amin(0)).mean()
+        self.actor_optimizer.minimize(policy_loss, learning_rate)
+        polyak_(self.target_critic, self.critic, self.config.tau)
+        return {
+            "policy_loss": policy_loss.detach(),
+            "q_loss": q_loss.detach(),
+            "q": q.detach().mean(),
+            "entropy": -log_prob.detach().mean(),
+            "alpha": alpha,
+            "grad_norm": grad_norm,
+        }

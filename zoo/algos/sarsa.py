@@ -1,0 +1,105 @@
+"""SARSA, deep: value-based, on-policy, Q target.                         Sutton and Barto 2018, section 6.4
+
+    y = r + γ (1 - terminated) Q̄(s', a')                 a' is the action executed next, drawn by the same policy
+    L = E[huber(y - Q(s, a))]                            act: ε-greedy in Q, ε falling linearly
+
+Where a rollout ends, a' is chosen when the update needs it and executed when acting goes on. At a truncation it is
+drawn at the final observation, to bootstrap, and never executed.
+"""
+
+import copy
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from gymnasium.spaces import Discrete
+from torch import Generator, Tensor, nn
+
+from zoo.algos.base import Progress, Spec, Transition
+from zoo.buffers import RolloutBuffer
+from zoo.config import Field, config, linear
+from zoo.networks import Activation, EpsilonGreedy, Q, take
+from zoo.optim import Adam, polyak_
+from zoo.targets import n_step
+from zoo.taxonomy import Cell
+
+
+@config
+class SARSAConfig:
+    """SARSA's settings."""
+
+    num_steps: int = Field(5, ge=1, description="steps per environment in a rollout, learned from at once")
+    n_step: int = Field(1, ge=1, description="rewards summed before the bootstrap (Sutton and Barto 2018, 7.1)")
+    expected: bool = Field(False, description="expected SARSA: bootstrap from Σ π(a'|s') Q̄(s', a') (van Seijen 2009)")
+    gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
+    tau: float = Field(1.0, gt=0, le=1, description="how far the target copy moves towards Q; 1 copies")
+    target_every: int = Field(1, ge=1, description="updates between two moves of the target copy; 1 keeps none behind")
+    epsilon_start: float = Field(1.0, ge=0, le=1, description="chance of a random action at the start")
+    epsilon_end: float = Field(0.05, ge=0, le=1, description="the same once exploration_fraction is over")
+    exploration_fraction: float = Field(0.1, gt=0, le=1, description="fraction of the run over which ε falls")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size at the start")
+    learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
+    loss: Literal["huber", "mse"] = Field("huber", description="how errors of Q are penalised")
+    max_grad_norm: float = Field(10.0, gt=0, description="gradients longer than this are shortened to it")
+    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers")
+    activation: Activation = Field("relu", description="activation of the hidden layers")
+
+
+class SARSA(nn.Module):
+    """Q-values of the policy that acts, learned from the actions that it takes."""
+
+    cell, spaces, Config = Cell("value/on/q"), (Discrete,), SARSAConfig
+
+    def __init__(self, spec: Spec, config: SARSAConfig, generator: Generator) -> None:
+        super().__init__()
+        self.config, self.generator = config, generator
+        self.q = Q(spec, config.hidden, config.activation)
+        self.target_q = copy.deepcopy(self.q).requires_grad_(False)
+        self.optimizer = Adam(self.q.parameters(), max_grad_norm=config.max_grad_norm)
+        self.num_updates = 0
+        self.chosen: tuple[Tensor, Tensor] | None = None  # observations (B, ...) and the actions promised there
+
+    def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
+        return RolloutBuffer(spec, num_envs, self.config.num_steps)
+
+    def policy(self, q: Tensor, progress: Progress) -> EpsilonGreedy:
+        fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
+        return EpsilonGreedy(q, linear(self.config.epsilon_start, self.config.epsilon_end, fraction))
+
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+        policy = self.policy(self.q(obs), progress)
+        action = policy.sample(self.generator)
+        if self.chosen is not None and self.chosen[0].shape == obs.shape:
+            same = (self.chosen[0] == obs).reshape(len(obs), -1).all(-1)
+            action = torch.where(same, self.chosen[1], action)
+            self.chosen = None
+        return action, policy.log_prob(action)
+
+    def greedy(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.q(obs).argmax(-1)
+        return action
+
+    def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+        with torch.no_grad():
+            next_q = self.target_q(batch.next_obs)  # (T, B, A)
+            policy = self.policy(self.q(batch.next_obs), progress)
+            next_action = policy.sample(self.generator)  # (T, B)
+            executed = ~(batch.terminated | batch.truncated)[:-1]
+            next_action[:-1] = torch.where(executed, batch.action[1:], next_action[:-1])
+            self.chosen = batch.next_obs[-1].clone(), next_action[-1]
+            target = n_step(
+                reward=batch.reward,
+                discount=self.config.gamma * ~batch.terminated,
+                next_value=policy.mean(next_q) if self.config.expected else take(next_q, next_action),
+                lam=1.0 * ~batch.truncated,
+                n=self.config.n_step,
+            )  # (T, B)
+        q = take(self.q(batch.obs), batch.action)  # (T, B)
+        penalty = F.smooth_l1_loss if self.config.loss == "huber" else F.mse_loss
+        q_loss = penalty(q, target)
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        grad_norm = self.optimizer.minimize(q_loss, learning_rate)
+        self.num_updates += 1
+        if self.num_updates % self.config.target_every == 0:
+            polyak_(self.target_q, self.q, self.config.tau)
+        return {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}

@@ -1,0 +1,112 @@
+"""TD3: policy-based, off-policy, Q target.                                        Fujimoto et al. 2018, Algorithm 1
+
+a' = clip(μ̄(s') + clip(noise, ±c), ±1)               y = r + γ (1 - terminated) min_i Q̄_i(s', a')
+L_Q = Σ_i E[(y - Q_i(s, a))²]                        L_μ = -E[Q_1(s, μ(s))], every `policy_delay` updates
+"""
+
+import copy
+
+import torch
+from gymnasium.spaces import Box
+from torch import Generator, Tensor, nn
+
+from zoo.algos.base import Progress, Spec
+from zoo.buffers import ReplayBuffer, Segment
+from zoo.config import Field, config
+from zoo.networks import Activation, Deterministic, QEnsemble
+from zoo.noise import ActionNoise, NoiseKind
+from zoo.optim import Adam, polyak_
+from zoo.targets import n_step
+from zoo.taxonomy import Cell
+
+
+@config
+class TD3Config:
+    """TD3's settings; the defaults are Stable-Baselines3's, with Gaussian noise where it has none."""
+
+    capacity: int = Field(1_000_000, ge=1, description="transitions that the replay keeps")
+    batch_size: int = Field(256, ge=1, description="transitions in a sample")
+    learning_starts: int = Field(100, ge=0, description="steps of uniformly random actions before the first update")
+    train_every: int = Field(1, ge=1, description="steps between updates, all environments together")
+    num_updates: int = Field(1, ge=1, description="updates each time")
+    n_step: int = Field(1, ge=1, description="rewards summed before the bootstrap (Sutton and Barto 2018, 7.1)")
+    gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
+    tau: float = Field(0.005, gt=0, le=1, description="how far the target copies move each time")
+    policy_delay: int = Field(2, ge=1, description="updates of the critics for each of the actor and the target copies")
+    target_noise: float = Field(0.2, ge=0, description="standard deviation of the noise on target actions")
+    target_noise_clip: float = Field(0.5, ge=0, description="where that noise is clipped")
+    noise: NoiseKind = Field("gaussian", description="exploration noise: gaussian, or ou (Ornstein-Uhlenbeck)")
+    noise_std: float = Field(0.1, ge=0, description="its standard deviation, in units of half the action range")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size, actor and critics alike")
+    hidden: tuple[int, ...] = Field((400, 300), min_length=1, description="widths of the hidden layers, in each net")
+    activation: Activation = Field("relu", description="activation of the hidden layers")
+
+
+class TD3(nn.Module):
+    """DDPG with twin critics, delayed policy updates and smoothed target actions."""
+
+    cell, spaces, Config = Cell("policy/off/q"), (Box,), TD3Config
+
+    def __init__(self, spec: Spec, config: TD3Config, generator: Generator) -> None:
+        super().__init__()
+        self.config, self.generator = config, generator
+        self.actor = Deterministic(spec, config.hidden, config.activation)
+        self.critic = QEnsemble(spec, config.hidden, config.activation, size=2)
+        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor_optimizer = Adam(self.actor.parameters())
+        self.critic_optimizer = Adam(self.critic.parameters())
+        self.noise = ActionNoise(config.noise, config.noise_std)
+        self.num_updates = 0
+
+    def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
+        return ReplayBuffer(
+            spec,
+            num_envs,
+            self.generator,
+            capacity=self.config.capacity,
+            batch_size=self.config.batch_size,
+            learning_starts=self.config.learning_starts,
+            train_every=self.config.train_every,
+            num_updates=self.config.num_updates,
+            n_step=self.config.n_step,
+        )
+
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+        action: Tensor = self.actor(obs)
+        if progress.step < self.config.learning_starts:
+            action = torch.empty_like(action).uniform_(-1, 1, generator=self.generator)
+        else:
+            action = (action + self.noise.sample(action, self.generator)).clamp(-1, 1)
+        return action, torch.zeros(len(obs), device=obs.device)
+
+    def greedy(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.actor(obs)
+        return action
+
+    def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
+        with torch.no_grad():
+            next_action = self.target_actor(batch.next_obs)
+            noise = torch.empty_like(next_action).normal_(generator=self.generator) * self.config.target_noise
+            clip = self.config.target_noise_clip
+            next_action = (next_action + noise.clamp(-clip, clip)).clamp(-1, 1)
+            target = n_step(
+                reward=batch.reward,
+                discount=self.config.gamma * ~batch.terminated,
+                next_value=self.target_critic(batch.next_obs, next_action).amin(0),
+                lam=1.0 * ~batch.truncated,
+                n=self.config.n_step,
+            )[0]  # (N,)
+        obs = batch.obs[0]
+        q = self.critic(obs, batch.action[0])  # (2, N)
+        q_loss = (q - target).square().mean(-1).sum()
+        grad_norm = self.critic_optimizer.minimize(q_loss, self.config.learning_rate)
+        metrics = {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}
+        self.num_updates += 1
+        if self.num_updates % self.config.policy_delay == 0:
+            policy_loss = -self.critic(obs, self.actor(obs))[0].mean()
+            self.actor_optimizer.minimize(policy_loss, self.config.learning_rate)
+            polyak_(self.target_critic, self.critic, self.config.tau)
+            polyak_(self.target_actor, self.actor, self.config.tau)
+            metrics["policy_loss"] = policy_loss.detach()
+        return metrics

@@ -1,0 +1,29 @@
+"""Exploration noise for deterministic policies."""
+
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+NoiseKind = Literal["gaussian", "ou"]
+
+
+class ActionNoise:
+    """Gaussian noise, or an Ornstein-Uhlenbeck process with θ = 0.15 and dt = 0.01.
+
+    The process is that of Lillicrap et al. 2016, section 7: x ← x - θ x dt + σ √dt N(0, 1), one for each environment.
+    """
+
+    def __init__(self, kind: NoiseKind, std: float) -> None:
+        self.kind, self.std = kind, std
+        self.state: Tensor | None = None
+
+    def sample(self, like: Tensor, generator: Generator) -> Tensor:
+        """Noise of the shape of `like`, (B, A)."""
+        noise = torch.empty_like(like).normal_(generator=generator) * self.std
+        if self.kind == "gaussian":
+            return noise
+        if self.state is None or self.state.shape != like.shape:
+            self.state = torch.zeros_like(like)
+        self.state = self.state * (1 - 0.15 * 0.01) + 0.1 * noise
+        return self.state
