@@ -7,7 +7,7 @@ values out of range, whether they come from Python, registry.yaml or the command
 import types
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 import pydantic
 from pydantic import ConfigDict, Field, ValidationError
@@ -15,16 +15,18 @@ from pydantic.fields import FieldInfo
 
 from zoo.errors import UserError, nearest
 
-__all__ = ["Field", "build", "config", "field_info", "linear"]
+__all__ = ["Field", "Widths", "build", "config", "field_info", "linear"]
 
 T = TypeVar("T")
 
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]  # of a network's hidden layers
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def config(cls: type[T]) -> type[T]:
-    """Make `cls` a frozen, keyword-only, validated dataclass."""
+    """Make `cls` a frozen, validated dataclass."""
     settings = ConfigDict(extra="forbid", allow_inf_nan=False)
-    return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=settings)(cls)  # type: ignore[return-value]
+    return pydantic.dataclasses.dataclass(frozen=True, config=settings)(cls)  # type: ignore[return-value]
 
 
 def build(cls: type[T], values: Mapping[str, Any], owner: str) -> T:
@@ -59,7 +61,7 @@ def _from_text(value: Any, hint: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if int in alternatives and float not in alternatives:
         try:
-            return int(float(value)) if float(value).is_integer() else value
+            return value if value.lstrip("+-").isdigit() else int(float(value)) if float(value).is_integer() else value
         except (ValueError, OverflowError):
             return value
     return value

@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         if isinstance(spec.observation_space, spaces.Discrete):
             self.num_features = self.choices = int(spec.observation_space.n)
         elif spec.is_image:
-            self.channels_last = spec.obs_shape[2] < spec.obs_shape[0]
+            self.channels_last = spec.obs_shape[2] <= spec.obs_shape[0]
             height, width, channels = spec.obs_shape if self.channels_last else _channels_last(spec.obs_shape)
             self.cnn = _nature_cnn(channels) if min(height, width) >= 36 else _small_cnn(channels)
             with torch.no_grad():
@@ -68,7 +68,7 @@ class Encoder(nn.Module):
         if self.choices:
             return F.one_hot(obs, self.choices).float()
         if self.cnn is None:
-            return obs if self.event_dims == 1 else obs.flatten(obs.ndim - self.event_dims)
+            return obs.reshape(*obs.shape[: obs.ndim - self.event_dims], self.num_features)
         lead = obs.shape[:-3]
         image = obs.reshape(-1, *obs.shape[-3:]).float() / 255
         if self.channels_last:

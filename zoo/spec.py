@@ -62,12 +62,12 @@ class Spec:
         self.action_dtype = np.dtype(np.float32)
         low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
         scaled = np.isfinite(low) & np.isfinite(high) & self.scale_actions
+        centre, span = 0.5 * low[scaled] + 0.5 * high[scaled], 0.5 * high[scaled] - 0.5 * low[scaled]
         # Clipping comes first, in the policy's units; then centre + span·action.
         self._clip = np.where(scaled, -1.0, low), np.where(scaled, 1.0, high)
         self._centre = np.zeros_like(low)
         self._span = np.ones_like(low)
-        self._centre[scaled] = (low + 0.5 * (high - low))[scaled]
-        self._span[scaled] = (0.5 * (high - low))[scaled]
+        self._centre[scaled], self._span[scaled] = centre, span
 
     @property
     def action_sizes(self) -> tuple[int, ...]:
@@ -136,9 +136,10 @@ def _space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
             low, high = low[:1], high[:1]
         return {"type": "Box", "low": low, "high": high, "shape": list(space.shape), "dtype": str(space.dtype)}
     if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": str(space.dtype)}
     assert isinstance(space, spaces.MultiDiscrete)
-    return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    nvec, start = space.nvec.tolist(), space.start.tolist()
+    return {"type": "MultiDiscrete", "nvec": nvec, "start": start, "dtype": str(space.dtype)}
 
 
 def _space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
@@ -153,8 +154,9 @@ def _space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
                 )
             return spaces.Box(low.reshape(shape).astype(dtype), high.reshape(shape).astype(dtype), shape, dtype.type)
         case "Discrete":
-            return spaces.Discrete(int(data["n"]), start=int(data["start"]))
+            return spaces.Discrete(int(data["n"]), start=int(data["start"]), dtype=np.dtype(data["dtype"]).type)
         case "MultiDiscrete":
-            return spaces.MultiDiscrete(np.array(data["nvec"]), start=np.array(data["start"]))
+            dtype = np.dtype(data["dtype"])
+            return spaces.MultiDiscrete(np.array(data["nvec"]), dtype=dtype.type, start=np.array(data["start"]))
         case other:
             raise UserError(f"saved space {other!r} is not one of Box, Discrete, MultiDiscrete")

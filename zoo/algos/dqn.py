@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from zoo.algos.base import Progress, Spec
 from zoo.buffers import ReplayBuffer, Segment
-from zoo.config import Field, config, linear
+from zoo.config import Field, Widths, config, linear
 from zoo.networks import Activation, EpsilonGreedy, Q, take
 from zoo.optim import Adam, polyak_
 from zoo.targets import n_step
@@ -46,7 +46,7 @@ class DQNConfig:
     learning_rate: float = Field(1e-4, gt=0, description="Adam's step size")
     loss: Literal["huber", "mse"] = Field("huber", description="how errors of Q are penalised")
     max_grad_norm: float = Field(10.0, gt=0, description="gradients longer than this are shortened to it")
-    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers")
+    hidden: Widths = Field((64, 64), description="widths of the hidden layers")
     activation: Activation = Field("relu", description="activation of the hidden layers")
 
 

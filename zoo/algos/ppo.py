@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from zoo.algos.base import Progress, Spec, Transition
 from zoo.buffers import RolloutBuffer
-from zoo.config import Field, config, linear
+from zoo.config import Field, Widths, config, linear
 from zoo.errors import UserError
 from zoo.networks import Activation, Policy, V
 from zoo.optim import Adam
@@ -42,7 +42,7 @@ class PPOConfig:
     max_grad_norm: float = Field(0.5, gt=0, description="gradients longer than this are shortened to it")
     normalize_advantage: bool = Field(True, description="whiten the advantages of each minibatch")
     log_std_init: float = Field(0.0, description="log standard deviation of a Box policy at the start")
-    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers, in each net")
+    hidden: Widths = Field((64, 64), description="widths of the hidden layers, in each net")
     activation: Activation = Field("tanh", description="activation of the hidden layers")
 
 

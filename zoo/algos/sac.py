@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from zoo.algos.base import Progress, Spec
 from zoo.buffers import ReplayBuffer, Segment
-from zoo.config import Field, config
+from zoo.config import Field, Widths, config
 from zoo.networks import Activation, QEnsemble, SquashedPolicy
 from zoo.optim import Adam, polyak_
 from zoo.targets import n_step
@@ -37,7 +37,7 @@ class SACConfig:
     learn_alpha: bool = Field(True, description="learn the temperature that keeps the entropy at target_entropy")
     target_entropy: float | None = Field(None, description="entropy aimed at; none is minus the action dimensions")
     learning_rate: float = Field(3e-4, gt=0, description="Adam's step size: actor, critics and temperature alike")
-    hidden: tuple[int, ...] = Field((256, 256), min_length=1, description="widths of the hidden layers, in each net")
+    hidden: Widths = Field((256, 256), description="widths of the hidden layers, in each net")
     activation: Activation = Field("relu", description="activation of the hidden layers")
 
 

@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from zoo.algos.base import Progress, Spec, Transition
 from zoo.buffers import RolloutBuffer
-from zoo.config import Field, config, linear
+from zoo.config import Field, Widths, config, linear
 from zoo.networks import Activation, EpsilonGreedy, Q, take
 from zoo.optim import Adam, polyak_
 from zoo.targets import n_step
@@ -41,7 +41,7 @@ class SARSAConfig:
     learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
     loss: Literal["huber", "mse"] = Field("huber", description="how errors of Q are penalised")
     max_grad_norm: float = Field(10.0, gt=0, description="gradients longer than this are shortened to it")
-    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="widths of the hidden layers")
+    hidden: Widths = Field((64, 64), description="widths of the hidden layers")
     activation: Activation = Field("relu", description="activation of the hidden layers")
 
 

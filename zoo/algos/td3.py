@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from zoo.algos.base import Progress, Spec
 from zoo.buffers import ReplayBuffer, Segment
-from zoo.config import Field, config
+from zoo.config import Field, Widths, config
 from zoo.networks import Activation, Deterministic, QEnsemble
 from zoo.noise import ActionNoise, NoiseKind
 from zoo.optim import Adam, polyak_
@@ -38,7 +38,7 @@ class TD3Config:
     noise: NoiseKind = Field("gaussian", description="exploration noise: gaussian, or ou (Ornstein-Uhlenbeck)")
     noise_std: float = Field(0.1, ge=0, description="its standard deviation, in units of half the action range")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size, actor and critics alike")
-    hidden: tuple[int, ...] = Field((400, 300), min_length=1, description="widths of the hidden layers, in each net")
+    hidden: Widths = Field((400, 300), description="widths of the hidden layers, in each net")
     activation: Activation = Field("relu", description="activation of the hidden layers")
 
 
