@@ -56,6 +56,8 @@ def map_fields(fn: Callable[[Any], Any], batch: Batch) -> Batch:
 class Buffer(Protocol):
     """When learning is due, and on what: the loop adds and asks, and knows no more."""
 
+    num_steps: int  # rows of a column that remote actors should collect at once
+
     @property
     def pending(self) -> bool:
         """Whether steps wait for a batch that is not full yet; a run ends at the first moment that none do."""
@@ -80,12 +82,11 @@ def allocate(spec: Spec, *shape: int) -> Transition:
     )
 
 
-class RolloutBuffer:
-    """`num_steps` consecutive transitions of every environment; each rollout is yielded once and forgotten.
+class _Columns:
+    """`num_steps` consecutive transitions of each environment.
 
     Columns fill on their own: a row of an environment that is only resetting is skipped, so that time runs
-    without gaps down each column and no algorithm ever needs a mask. The rollout is full when its slowest column
-    is; what faster columns would add meanwhile is dropped, since the next rollout belongs to another policy.
+    without gaps down each column and no algorithm ever needs a mask. What comes for a full column is dropped.
     """
 
     def __init__(self, spec: Spec, num_envs: int, num_steps: int) -> None:
@@ -93,11 +94,6 @@ class RolloutBuffer:
         self._rows = allocate(spec, num_steps, num_envs)
         self._tensors = map_fields(torch.from_numpy, self._rows)
         self._filled = np.zeros(num_envs, np.int64)
-
-    @property
-    def pending(self) -> bool:
-        """Whether a rollout has begun."""
-        return bool(self._filled.any())
 
     def add(self, transition: Transition, alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
@@ -112,11 +108,71 @@ class RolloutBuffer:
                 rows[self._filled[columns], columns] = values[columns]
         self._filled += take
 
+
+class RolloutBuffer(_Columns):
+    """Rollouts of the policy that acts now: each is yielded once, when its slowest column is full, and forgotten.
+
+    What faster columns would add meanwhile is dropped, since the next rollout belongs to another policy.
+    """
+
+    @property
+    def pending(self) -> bool:
+        """Whether a rollout has begun."""
+        return bool(self._filled.any())
+
     def batches(self) -> Iterator[Transition]:
         """The rollout, (T, B, ...), once it is full; its memory is reused by the next."""
         if self._filled.min() == self.num_steps:
             self._filled[:] = 0
             yield self._tensors
+
+
+class SegmentBuffer(_Columns):
+    """Segments of any policy: columns are yielded as soon as they are full, and wait for no slower one.
+
+    With `replayed`, that many older batches follow each fresh one, drawn from a replay of `capacity` transitions.
+    """
+
+    def __init__(
+        self, spec: Spec, num_envs: int, num_steps: int, generator: Generator, *, replayed: int = 0, capacity: int = 0
+    ) -> None:
+        super().__init__(spec, num_envs, num_steps)
+        self.pending = True  # until there was one
+        self.replayed = replayed
+        self.replay = (
+            ReplayBuffer(
+                spec,
+                num_envs,
+                generator,
+                capacity=capacity,
+                batch_size=num_envs,
+                learning_starts=num_steps * num_envs,
+                train_every=1,
+                num_updates=1,
+                n_step=num_steps,
+            )
+            if replayed
+            else None
+        )
+
+    def add(self, transition: Transition, alive: Array) -> None:
+        """Store the rows of one step whose environments are `alive`, (B,)."""
+        super().add(transition, alive)
+        if self.replay is not None:
+            self.replay.add(transition, alive)
+
+    def batches(self) -> Iterator[Transition]:
+        """The full columns, (T, full, ...), and replayed segments, (T, B, ...)."""
+        full = self._filled == self.num_steps
+        if not full.any():
+            return
+        self._filled[full] = 0
+        self.pending = False
+        columns = torch.from_numpy(np.flatnonzero(full))
+        yield self._tensors if full.all() else map_fields(lambda field: field[:, columns], self._tensors)
+        for _ in range(self.replayed):
+            assert self.replay is not None
+            yield Transition(*self.replay.sample()[: len(Transition._fields)])
 
 
 class ReplayBuffer:
@@ -146,6 +202,7 @@ class ReplayBuffer:
         importance_exponent: float = 0.0,
     ) -> None:
         self.num_envs, self.batch_size, self.learning_starts = num_envs, batch_size, learning_starts
+        self.num_steps = max(train_every // num_envs, 1)
         self.train_every, self.num_updates, self.n_step = train_every, num_updates, n_step
         self.importance_exponent = importance_exponent
         self.rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=generator.device)))

@@ -11,6 +11,7 @@ import torch
 from numpy.random import SeedSequence
 from torch import Tensor
 
+from zoo.actors import Source, device_of
 from zoo.agent import Agent
 from zoo.algos.base import Algorithm, Buffer, Progress
 from zoo.buffers import map_fields
@@ -29,28 +30,27 @@ class Report(NamedTuple):
     metrics: dict[str, float]  # means over the updates
 
 
-def learn(algo: Algorithm, envs: Envs, buffer: Buffer, *, total_steps: int, log_every: int) -> Iterator[Report]:
-    """Act, step, store, learn, until `total_steps`; yields a Report every `log_every` steps and at the end.
+def learn(algo: Algorithm, source: Source, buffer: Buffer, *, total_steps: int, log_every: int) -> Iterator[Report]:
+    """Step, store, learn, until `total_steps`; yields a Report every `log_every` steps and at the end.
 
     A run ends on a whole rollout, so it may take a few steps more than asked for.
     """
-    device = next(iter(algo.parameters())).device  # type: ignore[attr-defined]
-    envs.reset()
+    device = device_of(algo)
     step, next_report = 0, log_every
     episodes: list[Episode] = []
     metrics: list[dict[str, Tensor]] = []
-    while step < total_steps or buffer.pending:
-        with torch.inference_mode():
-            action, log_prob = algo.act(torch.as_tensor(envs.obs, device=device), Progress(step, total_steps))
-        transition, alive, ended = envs.step(action.cpu().numpy(), log_prob.cpu().numpy())
+    finished = False
+    while not finished:
+        transition, alive, ended = source.step(Progress(step, total_steps))
         episodes += ended
         buffer.add(transition, alive)
         step += int(np.count_nonzero(alive))
-        progress = Progress(step, total_steps)
-        metrics += [algo.update(map_fields(lambda x: x.to(device), batch), progress) for batch in buffer.batches()]
+        for batch in buffer.batches():
+            metrics.append(algo.update(map_fields(lambda x: x.to(device), batch), Progress(step, total_steps)))
+            source.learned()
         finished = step >= total_steps and not buffer.pending
         if step >= next_report or finished:
-            yield Report(step, episodes, _means(metrics))
+            yield Report(step, episodes, _means(metrics) | source.metrics())
             next_report = step - step % log_every + log_every
             episodes, metrics = [], []
 

@@ -26,12 +26,16 @@ import torch
 from numpy.random import SeedSequence
 
 from zoo import registry
+from zoo.actors import Cluster, Inline, Job, Processes, Remote, Source
 from zoo.agent import Agent, load_agent
+from zoo.algos.base import Algorithm, Buffer
 from zoo.envs import EnvLike, Envs, resolve_id, vectorize
 from zoo.errors import UserError
 from zoo.loop import Evaluation, Report, evaluate, learn
 from zoo.normalize import ObsNormalizer, RewardNormalizer
 from zoo.settings import Settings, resolve
+from zoo.spec import Spec
+from zoo.taxonomy import Data
 
 Row = dict[str, float]
 RECENT_EPISODES = 100
@@ -73,9 +77,33 @@ def prepare(algorithm: str, env: EnvLike, overrides: dict[str, Any], *, source: 
     if settings.run.seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
         settings = replace(settings, run=replace(settings.run, seed=seed))
+    _check_engine(settings, env)
     if settings.run.device != "cpu" and not torch.cuda.is_available():
         raise UserError(f"device {settings.run.device!r}: torch finds no CUDA GPU here; use --device cpu")
     return settings
+
+
+def _check_engine(settings: Settings, env: EnvLike) -> None:
+    """Refuse combinations that the data axis or the engine rules out, with the reason."""
+    run = settings.run
+    if run.lag and registry.load().cell_of(settings.algorithm).data is Data.ON:
+        raise UserError(
+            f"lag = {run.lag}: {settings.algorithm} is on-policy, it learns only from the policy that acts now"
+        )
+    if run.engine == "inline":
+        if run.actors > 1:
+            raise UserError(
+                f"actors = {run.actors} need --engine processes or --engine ray; inline acts in this process"
+            )
+        return
+    if run.lag:
+        raise UserError(f"lag = {run.lag} is for --engine inline; actors elsewhere lag by themselves")
+    if run.normalize_obs or run.normalize_reward:
+        raise UserError(
+            f"normalisation needs --engine inline: with {run.engine}, each actor would have its own statistics"
+        )
+    if isinstance(env, gym.Env):
+        raise UserError(f"--engine {run.engine} makes environments elsewhere; pass an id or a function that makes one")
 
 
 def _name(env: EnvLike) -> str:
@@ -97,29 +125,22 @@ def run(
     evaluations for the best agent. The final evaluation has seeds of its own, the same for every run.
     """
     started = time.monotonic()
+    env = settings.env if isinstance(env, str) else env
     make_stream, train_stream, validation_stream = SeedSequence(settings.run.seed).spawn(3)
-    env_id: EnvLike = settings.env if isinstance(env, str) else env
-    eval_env: EnvLike = copy.deepcopy(env) if isinstance(env, gym.Env) else env_id
-    vector = vectorize(env_id, settings.run.num_envs, settings.run.vec)
-    obs_normalizer = ObsNormalizer(vector.single_observation_space) if settings.run.normalize_obs else None
-    reward_normalizer = (
-        RewardNormalizer(settings.run.num_envs, settings.config.gamma) if settings.run.normalize_reward else None
-    )
-    envs = Envs(
-        vector,
-        train_stream,
-        scale_actions=settings.run.scale_actions,
-        obs_normalizer=obs_normalizer,
-        reward_normalizer=reward_normalizer,
-    )
-    algo = registry.make(settings.algorithm, envs.spec, settings.config, make_stream, settings.run.device)
-    buffer = algo.make_buffer(envs.spec, envs.num_envs)  # refuses sizes that do not fit before a folder is made
-    agent = Agent(settings.algorithm, algo, envs.spec, obs_normalizer)
+    eval_env: EnvLike = copy.deepcopy(env) if isinstance(env, gym.Env) else env
+    source: Source
+    if settings.run.engine == "inline":
+        algo, source, buffer = _inline(settings, env, make_stream, train_stream)
+        spec, obs_normalizer = source.envs.spec, source.envs.obs_normalizer
+    else:
+        algo, source, buffer, spec = _remote(settings, env, make_stream, train_stream)
+        obs_normalizer = None
+    agent = Agent(settings.algorithm, algo, spec, obs_normalizer)
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.run.threads)
     recorder = Recorder(out, settings, agent, eval_env, validation_stream, started)
     try:
-        for report in learn(algo, envs, buffer, total_steps=settings.run.total_steps, log_every=log_every(settings)):
+        for report in learn(algo, source, buffer, total_steps=settings.run.total_steps, log_every=log_every(settings)):
             on_row(recorder.record(report))
         return recorder.finish()
     except BaseException:
@@ -127,8 +148,52 @@ def run(
         raise
     finally:
         recorder.close()
-        envs.close()
+        source.close()
         torch.set_num_threads(threads)
+
+
+def _inline(
+    settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
+) -> tuple[Algorithm, Inline, Buffer]:
+    run = settings.run
+    vector = vectorize(env, run.num_envs, run.vec)
+    envs = Envs(
+        vector,
+        train_stream,
+        scale_actions=run.scale_actions,
+        obs_normalizer=ObsNormalizer(vector.single_observation_space) if run.normalize_obs else None,
+        reward_normalizer=RewardNormalizer(run.num_envs, settings.config.gamma) if run.normalize_reward else None,
+    )
+    algo = registry.make(settings.algorithm, envs.spec, settings.config, make_stream, run.device)
+    buffer = algo.make_buffer(envs.spec, envs.num_envs)
+    acting = None
+    if run.lag:
+        acting = registry.make(settings.algorithm, envs.spec, settings.config, make_stream.spawn(1)[0], run.device)
+    return algo, Inline(algo, envs, copy=acting, lag=run.lag), buffer
+
+
+def _remote(
+    settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
+) -> tuple[Algorithm, Remote, Buffer, Spec]:
+    run = settings.run
+    vector = vectorize(env, 1)
+    spec = Spec(vector.single_observation_space, vector.single_action_space, scale_actions=run.scale_actions)
+    vector.close()
+    algo = registry.make(settings.algorithm, spec, settings.config, make_stream, run.device)
+    buffer = algo.make_buffer(spec, run.actors * run.num_envs)
+    job = Job(
+        algorithm=settings.algorithm,
+        config=settings.config,
+        env=env,
+        num_envs=run.num_envs,
+        vec=run.vec,
+        scale_actions=run.scale_actions,
+        num_steps=buffer.num_steps,
+        total_steps=run.total_steps,
+        seeds=train_stream,
+    )
+    backend = Processes(algo, spec, job) if run.engine == "processes" else Cluster(spec, run.ray_address)
+    return algo, Remote(algo, job, spec, backend, run.actors), buffer, spec
 
 
 def log_every(settings: Settings) -> int:

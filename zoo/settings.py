@@ -8,6 +8,7 @@ from zoo import registry
 from zoo.config import Field, build, config, field_info
 from zoo.errors import UserError, nearest
 
+Engine = Literal["inline", "processes", "ray"]
 Vec = Literal["sync", "async", "native"]
 
 
@@ -20,6 +21,10 @@ class Run:
     seed: int | None = Field(None, ge=0, description="seed of everything; none draws one and records it")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, description="torch's threads; small networks are fastest with one")
+    engine: Engine = Field("inline", description="where actors run: in this process, in processes, or on Ray")
+    actors: int = Field(1, ge=1, description="actor processes, each with num_envs environments")
+    lag: int = Field(0, ge=0, description="inline engine: updates between refreshes of the policy that acts")
+    ray_address: str | None = Field(None, description="an existing Ray cluster; none starts a local one")
     vec: Vec = Field("sync", description="how environments are stepped: here, in processes of their own, or natively")
     normalize_obs: bool = Field(False, description="whiten observations by running statistics")
     normalize_reward: bool = Field(False, description="scale rewards by the running deviation of the return")

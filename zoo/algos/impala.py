@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Generator, Tensor, nn
 
 from zoo.algos.base import Progress, Spec, Transition
-from zoo.buffers import RolloutBuffer
+from zoo.buffers import SegmentBuffer
 from zoo.config import Field, Widths, config, linear
 from zoo.errors import UserError
 from zoo.networks import Activation, Policy, V
@@ -32,6 +32,8 @@ class IMPALAConfig:
     lam: float = Field(1.0, ge=0, le=1, description="λ of the traces (remark 2)")
     rho_bar: float = Field(1.0, gt=0, description="clip of the ratio in the TD errors; decides the fixed point")
     c_bar: float = Field(1.0, gt=0, description="clip of the ratio in the traces; decides the speed")
+    replayed: int = Field(0, ge=0, description="updates on replayed segments that follow each fresh one")
+    capacity: int = Field(100_000, ge=1, description="transitions kept for them")
     correct: bool = Field(True, description="correct by the ratio; off pretends that the data are on-policy")
     learning_rate: float = Field(7e-4, gt=0, description="step size at the start")
     learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
@@ -63,8 +65,15 @@ class IMPALA(nn.Module):
         optimizer = {"rmsprop": RMSprop, "adam": Adam}[config.optimizer]
         self.optimizer = optimizer(self.parameters(), eps=config.optimizer_eps, max_grad_norm=config.max_grad_norm)
 
-    def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
-        return RolloutBuffer(spec, num_envs, self.config.num_steps)
+    def make_buffer(self, spec: Spec, num_envs: int) -> SegmentBuffer:
+        return SegmentBuffer(
+            spec,
+            num_envs,
+            self.config.num_steps,
+            self.generator,
+            replayed=self.config.replayed,
+            capacity=self.config.capacity,
+        )
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
         policy = self.actor(obs)

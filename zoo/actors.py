@@ -1,0 +1,463 @@
+"""Where experience comes from: this process, others, or a Ray cluster. One loop learns from any of them.
+
+The data axis decides what remote actors may do. An off-policy entry learns from whichever segment is ready, drawn
+by weights that lag behind; its learner never waits for a slow actor. An on-policy entry waits for all of its actors,
+which act with the newest weights, so its lag is 0.
+"""
+
+import contextlib
+import multiprocessing
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.random import SeedSequence
+from torch import Tensor, nn
+
+from zoo import registry
+from zoo.algos.base import Algorithm, Progress
+from zoo.buffers import Transition, allocate
+from zoo.envs import EnvLike, Envs, Episode, Step, vectorize
+from zoo.errors import UserError
+from zoo.spec import Array, Spec
+from zoo.taxonomy import Data
+
+OUTSTANDING = 2  # segments that an off-policy actor may be asked for ahead, so that it never idles
+MAX_RESTARTS = 3  # of all actors together
+TIMEOUT = 120.0  # seconds without a segment from any actor
+
+
+class Source(Protocol):
+    """One step of experience after another."""
+
+    num_envs: int
+
+    def step(self, progress: Progress) -> Step:
+        """The next step's transitions; rows that are not `alive` have nothing to add."""
+
+    def learned(self) -> None:
+        """The learner has made one update."""
+
+    def metrics(self) -> dict[str, float]:
+        """What happened since the last call, if it is worth a column."""
+
+    def close(self) -> None:
+        """Let go of environments and processes."""
+
+
+class Inline:
+    """Acting in this process; with `copy`, by a copy of the learner that is refreshed every `lag` updates."""
+
+    def __init__(self, algo: Algorithm, envs: Envs, *, copy: Algorithm | None = None, lag: int = 0) -> None:
+        self.algo, self.envs, self.lag = algo, envs, lag
+        self.num_envs = envs.num_envs
+        self.actor = copy or algo
+        self.updates = 0
+        self.device = device_of(algo)
+        load_weights(self.actor, weights_of(algo))
+        envs.reset()
+
+    def step(self, progress: Progress) -> Step:
+        return act_and_step(self.actor, self.envs, progress, self.device)
+
+    def learned(self) -> None:
+        self.updates += 1
+        if self.actor is not self.algo and self.updates % self.lag == 0:
+            load_weights(self.actor, weights_of(self.algo))
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+    def close(self) -> None:
+        self.envs.close()
+
+
+def act_and_step(actor: Algorithm, envs: Envs, progress: Progress, device: torch.device) -> Step:
+    """Choose an action for every environment and take it."""
+    with torch.inference_mode():
+        action, log_prob = actor.act(torch.as_tensor(envs.obs, device=device), progress)
+    return envs.step(action.cpu().numpy(), log_prob.cpu().numpy())
+
+
+def device_of(algo: Any) -> torch.device:
+    """The device of an algorithm's parameters."""
+    return next(iter(algo.parameters())).device
+
+
+def acting_parameters(algo: Any) -> list[Tensor]:
+    """The parameters that acting can depend on: all that are trained."""
+    return [p for p in algo.parameters() if p.requires_grad]
+
+
+def weights_of(algo: Any) -> Tensor:
+    """The trained parameters as one vector on the CPU."""
+    return nn.utils.parameters_to_vector(acting_parameters(algo)).detach().cpu()
+
+
+def load_weights(algo: Any, weights: Tensor) -> None:
+    """Set the trained parameters from one vector."""
+    with torch.no_grad():
+        parameters = acting_parameters(algo)
+        pieces = weights.to(device_of(algo)).split([p.numel() for p in parameters])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.copy_(piece.view_as(parameter))
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that an actor needs to know to make its own environments and its own copy of the algorithm."""
+
+    algorithm: str
+    config: Any
+    env: EnvLike
+    num_envs: int  # of each actor
+    vec: str
+    scale_actions: bool
+    num_steps: int  # rows of a segment
+    total_steps: int
+    seeds: SeedSequence
+
+
+class Worker:
+    """An actor: environments and a copy of the algorithm; collects one segment after another."""
+
+    def __init__(self, job: Job) -> None:
+        torch.set_num_threads(1)
+        env_seeds, algo_seeds = job.seeds.spawn(2)
+        vector = vectorize(job.env, job.num_envs, job.vec)
+        self.envs = Envs(vector, env_seeds, scale_actions=job.scale_actions)
+        self.algo = registry.make(job.algorithm, self.envs.spec, job.config, algo_seeds)
+        self.job, self.device = job, torch.device("cpu")
+        self.envs.reset()
+
+    def collect(self, weights: Tensor, step: int, rows: Transition, alive: Array) -> list[list[Episode]]:
+        """Fill `rows`, (T, B, ...), and `alive`, (T, B), with one segment; returns the episodes that each row ended."""
+        load_weights(self.algo, weights)
+        progress = Progress(step, self.job.total_steps)
+        episodes = []
+        for t in range(self.job.num_steps):
+            taken = act_and_step(self.algo, self.envs, progress, self.device)
+            for row, value in zip(rows, taken.transition, strict=True):
+                row[t] = value
+            alive[t] = taken.alive
+            episodes.append(taken.episodes)
+        return episodes
+
+
+class Collected(NamedTuple):
+    """One segment of an actor: views of its memory, good until the actor is asked again."""
+
+    actor: int
+    version: int  # of the weights that acted
+    rows: Transition
+    alive: Array
+    episodes: list[list[Episode]]
+
+
+class Backend(Protocol):
+    """How actors are started, asked and heard."""
+
+    def start(self, actor: int, job: Job) -> None:
+        """Start (or replace) an actor."""
+
+    def publish(self, weights: Tensor, version: int, step: int) -> None:
+        """Make these weights the ones that later requests act with."""
+
+    def request(self, actor: int) -> None:
+        """Ask for one more segment."""
+
+    def ready(self, timeout: float) -> list[Collected | int]:
+        """Segments that have come, at most one an actor; the bare number of an actor that has died."""
+
+    def close(self) -> None:
+        """End all actors; none outlives this."""
+
+
+class Remote:
+    """Steps of `num_actors` actors elsewhere; columns [k B, (k + 1) B) belong to actor k."""
+
+    def __init__(self, algo: Algorithm, job: Job, spec: Spec, backend: Backend, num_actors: int) -> None:
+        self.algo, self.job, self.backend, self.num_actors = algo, job, backend, num_actors
+        self.waits = algo.cell.data is Data.ON
+        self.num_envs = num_actors * job.num_envs
+        self.blank = allocate(spec, self.num_envs)
+        self.version = self.restarts = 0
+        self.lags: list[int] = []
+        self.queue: deque[Step] = deque()
+        self.seeds = job.seeds
+        self.dirty = True
+        for actor in range(num_actors):
+            self._start(actor)
+        self.fresh = True
+
+    def step(self, progress: Progress) -> Step:
+        while not self.queue:
+            self._refill(progress)
+        return self.queue.popleft()
+
+    def learned(self) -> None:
+        self.version += 1
+        self.dirty = True
+
+    def metrics(self) -> dict[str, float]:
+        lags, self.lags = self.lags, []
+        return {"lag": float(np.mean(lags)), "restarts": float(self.restarts)} if lags else {}
+
+    def close(self) -> None:
+        self.backend.close()
+
+    def _start(self, actor: int) -> None:
+        self.backend.start(actor, replace(self.job, seeds=self.seeds.spawn(1)[0]))
+
+    def _publish(self, progress: Progress) -> None:
+        if self.dirty:
+            self.backend.publish(weights_of(self.algo), self.version, progress.step)
+            self.dirty = False
+
+    def _refill(self, progress: Progress) -> None:
+        self._publish(progress)
+        actors = range(self.num_actors)
+        if self.waits:
+            for actor in actors:
+                self.backend.request(actor)
+            collected = sorted(self._gather(self.num_actors), key=lambda each: each.actor)
+            self.queue.extend(self._side_by_side(collected))
+            return
+        if self.fresh:
+            self.fresh = False
+            for actor in actors:
+                for _ in range(OUTSTANDING):
+                    self.backend.request(actor)
+        for each in self._gather(1):
+            self.queue.extend(self._alone(each))
+            self.backend.request(each.actor)
+
+    def _gather(self, count: int) -> list[Collected]:
+        """At least `count` segments, in the order in which they came."""
+        collected: list[Collected] = []
+        deadline = time.monotonic() + TIMEOUT
+        while len(collected) < count:
+            for each in self.backend.ready(timeout=max(deadline - time.monotonic(), 0)):
+                if isinstance(each, int):
+                    self._replace(each)
+                else:
+                    collected.append(each)
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no segment from {self.num_actors} actors in {TIMEOUT:.0f} seconds")
+        self.lags += [self.version - each.version for each in collected]
+        return collected
+
+    def _replace(self, actor: int) -> None:
+        self.restarts += 1
+        if self.restarts > MAX_RESTARTS:
+            raise RuntimeError(
+                f"actor {actor} died; it was the {self.restarts}th death, and {MAX_RESTARTS} are allowed"
+            )
+        self._start(actor)
+        for _ in range(1 if self.waits else OUTSTANDING):
+            self.backend.request(actor)
+
+    def _side_by_side(self, collected: list[Collected]) -> Iterator[Step]:
+        for t in range(self.job.num_steps):
+            rows = [Transition(*(field[t] for field in each.rows)) for each in collected]
+            transition = Transition(*(np.concatenate(fields) for fields in zip(*rows, strict=True)))
+            alive = np.concatenate([each.alive[t] for each in collected])
+            yield Step(transition, alive, [episode for each in collected for episode in each.episodes[t]])
+
+    def _alone(self, each: Collected) -> Iterator[Step]:
+        columns = slice(each.actor * self.job.num_envs, (each.actor + 1) * self.job.num_envs)
+        for t in range(self.job.num_steps):
+            transition = Transition(*(np.zeros_like(field) for field in self.blank))
+            for field, values in zip(transition, each.rows, strict=True):
+                field[columns] = values[t]
+            alive = np.zeros(self.num_envs, np.bool_)
+            alive[columns] = each.alive[t]
+            yield Step(transition, alive, each.episodes[t])
+
+
+class Memory(NamedTuple):
+    """What the learner shares with one actor process: two segments, used in turn."""
+
+    rows: list[Transition]  # tensors, (T, B, ...) each
+    alive: list[Tensor]
+
+
+class Weights(NamedTuple):
+    """The newest weights, in shared memory; a reader checks that `begun` and `done` agree around its copy."""
+
+    vector: Tensor
+    begun: Tensor
+    done: Tensor
+    step: Tensor
+
+    def write(self, vector: Tensor, version: int, step: int) -> None:
+        """Replace the weights."""
+        self.begun.fill_(version)
+        self.vector.copy_(vector)
+        self.step.fill_(step)
+        self.done.fill_(version)
+
+    def read(self) -> tuple[Tensor, int, int]:
+        """A copy of the weights, their version and the step; no lock that a dying process could keep."""
+        while True:
+            version = int(self.done)
+            vector, step = self.vector.clone(), int(self.step)
+            if int(self.begun) == version == int(self.done):
+                return vector, version, step
+            time.sleep(0)
+
+
+class Processes:
+    """Actors as processes of this machine; segments and weights in shared memory, requests through pipes."""
+
+    def __init__(self, algo: Algorithm, spec: Spec, job: Job) -> None:
+        # spawn: no inherited pipe ends, so that an actor sees the end of its pipe when the learner dies.
+        self.context = multiprocessing.get_context("spawn")
+        self.spec, self.job = spec, job
+        vector = weights_of(algo).clone().share_memory_()
+        self.weights = Weights(vector, *(torch.zeros((), dtype=torch.int64).share_memory_() for _ in range(3)))
+        self.processes: dict[int, Any] = {}
+        self.pipes: dict[int, Connection] = {}
+        self.memory: dict[int, Memory] = {}
+
+    def start(self, actor: int, job: Job) -> None:
+        self._end(actor)
+        shape = (job.num_steps, job.num_envs)
+        self.memory[actor] = Memory(
+            [Transition(*(torch.from_numpy(x).share_memory_() for x in allocate(self.spec, *shape))) for _ in range(2)],
+            [torch.zeros(shape, dtype=torch.bool).share_memory_() for _ in range(2)],
+        )
+        self.pipes[actor], theirs = self.context.Pipe()
+        arguments = (job, self.weights, self.memory[actor], theirs)
+        self.processes[actor] = self.context.Process(target=run_actor, args=arguments, daemon=True)
+        self.processes[actor].start()
+        theirs.close()
+
+    def publish(self, weights: Tensor, version: int, step: int) -> None:
+        self.weights.write(weights, version, step)
+
+    def request(self, actor: int) -> None:
+        with contextlib.suppress(OSError):  # a dead actor shows in `ready`
+            self.pipes[actor].send(None)
+
+    def ready(self, timeout: float) -> list[Collected | int]:
+        numbers = {pipe: actor for actor, pipe in self.pipes.items()}
+        return [self._receive(numbers[pipe], pipe) for pipe in wait(list(numbers), timeout)]  # type: ignore[index, arg-type]
+
+    def _receive(self, actor: int, pipe: Connection) -> Collected | int:
+        try:
+            answer = pipe.recv()
+        except (EOFError, OSError):
+            return actor
+        if isinstance(answer, str):
+            raise RuntimeError(f"actor {actor} failed: {answer}")
+        slot, version, episodes = answer
+        memory = self.memory[actor]
+        rows = Transition(*(field.numpy() for field in memory.rows[slot]))
+        return Collected(actor, version, rows, memory.alive[slot].numpy(), episodes)
+
+    def _end(self, actor: int) -> None:
+        if actor in self.processes:
+            self.pipes.pop(actor).close()
+            process = self.processes.pop(actor)
+            process.terminate()
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join(5)
+
+    def close(self) -> None:
+        for actor in list(self.processes):
+            self._end(actor)
+
+
+def run_actor(job: Job, weights: Weights, memory: Memory, pipe: Connection) -> None:
+    """An actor process: answer requests until the pipe closes."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides when to stop
+    slots = [Transition(*(field.numpy() for field in rows)) for rows in memory.rows]
+    try:
+        worker = Worker(job)
+        turn = 0
+        while True:
+            pipe.recv()
+            vector, version, step = weights.read()
+            episodes = worker.collect(vector, step, slots[turn], memory.alive[turn].numpy())
+            pipe.send((turn, version, episodes))
+            turn = 1 - turn
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except Exception as error:  # sent as text: an exception may not survive the trip
+        pipe.send(f"{type(error).__name__}: {error}")
+
+
+class Cluster:
+    """Actors on a Ray cluster: the one at `address`, or a local one on the loopback interface."""
+
+    def __init__(self, spec: Spec, address: str | None) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise UserError("--engine ray needs an extra: pip install -e '.[ray]'") from None
+        self.ray, self.spec = ray, spec
+        self.owns = not ray.is_initialized()
+        if self.owns:
+            options = {"address": address} if address else {"_node_ip_address": "127.0.0.1"}
+            ray.init(include_dashboard=False, log_to_driver=False, **options)
+        self.workers: dict[int, Any] = {}
+        self.pending: dict[Any, int] = {}
+        self.jobs: dict[int, Job] = {}
+
+    def start(self, actor: int, job: Job) -> None:
+        self._end(actor)
+        self.jobs[actor] = job
+        self.workers[actor] = self.ray.remote(num_cpus=0)(RayWorker).remote(job, self.spec)
+
+    def publish(self, weights: Tensor, version: int, step: int) -> None:
+        self.weights = self.ray.put((weights.numpy(), version, step))
+
+    def request(self, actor: int) -> None:
+        self.pending[self.workers[actor].collect.remote(self.weights)] = actor
+
+    def ready(self, timeout: float) -> list[Collected | int]:
+        done, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=timeout)
+        answers: list[Collected | int] = []
+        for reference in done:
+            actor = self.pending.pop(reference)
+            try:
+                answers.append(Collected(actor, *self.ray.get(reference)))
+            except self.ray.exceptions.RayActorError:
+                answers.append(actor)
+        return answers
+
+    def _end(self, actor: int) -> None:
+        if actor in self.workers:
+            self.ray.kill(self.workers.pop(actor))
+            self.pending = {reference: owner for reference, owner in self.pending.items() if owner != actor}
+
+    def close(self) -> None:
+        for actor in list(self.workers):
+            self._end(actor)
+        if self.owns:
+            self.ray.shutdown()
+
+
+class RayWorker:
+    """A Worker that returns its segments."""
+
+    def __init__(self, job: Job, spec: Spec) -> None:
+        self.worker, self.job, self.spec = Worker(job), job, spec
+
+    def collect(self, weights: tuple[Array, int, int]) -> tuple[int, Transition, Array, list[list[Episode]]]:
+        """One segment: the version of its weights, its rows, which are alive, and the episodes that ended."""
+        vector, version, step = weights
+        shape = (self.job.num_steps, self.job.num_envs)
+        rows, alive = allocate(self.spec, *shape), np.zeros(shape, np.bool_)
+        episodes = self.worker.collect(torch.from_numpy(vector.copy()), step, rows, alive)
+        return version, rows, alive, episodes
