@@ -9,7 +9,7 @@ import contextlib
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol
@@ -19,7 +19,6 @@ import torch
 from numpy.random import SeedSequence
 from torch import Tensor, nn
 
-from zoo import registry
 from zoo.algos.base import Algorithm, Progress
 from zoo.buffers import Transition, allocate
 from zoo.envs import EnvLike, Envs, Episode, Step, vectorize
@@ -112,8 +111,7 @@ def load_weights(algo: Any, weights: Tensor) -> None:
 class Job:
     """All that an actor needs to know to make its own environments and its own copy of the algorithm."""
 
-    algorithm: str
-    config: Any
+    make: Callable[[Spec, SeedSequence], Algorithm]
     env: EnvLike
     num_envs: int  # of each actor
     vec: str
@@ -131,7 +129,7 @@ class Worker:
         env_seeds, algo_seeds = job.seeds.spawn(2)
         vector = vectorize(job.env, job.num_envs, job.vec)
         self.envs = Envs(vector, env_seeds, scale_actions=job.scale_actions)
-        self.algo = registry.make(job.algorithm, self.envs.spec, job.config, algo_seeds)
+        self.algo = job.make(self.envs.spec, algo_seeds)
         self.job, self.device = job, torch.device("cpu")
         self.envs.reset()
 

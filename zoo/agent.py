@@ -79,19 +79,24 @@ class Agent(nn.Module):
 
 def load_agent(folder: Path) -> Agent:
     """The agent that `Agent.save` wrote; a UserError that names what does not fit. No file can run code."""
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(f"no saved agent in {folder}: {name} is missing")
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
         saved = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise UserError(f"no saved agent in {folder}: {Path(error.filename or folder).name} is missing") from None
     except (ValueError, SafetensorError, OSError) as error:
         raise UserError(f"the agent in {folder} cannot be read: {error}") from None
-    if description.get("schema") != SCHEMA:
-        raise UserError(f"{folder / DESCRIPTION} has schema {description.get('schema')!r}; expected {SCHEMA}")
-    name, spec = description["algorithm"], Spec.from_json(description["spaces"])
-    config: Any = build(registry.load_class(name).Config, description["config"], f"{folder / DESCRIPTION}")
+    schema = description.get("schema") if isinstance(description, dict) else None
+    if schema != SCHEMA:
+        raise UserError(f"{folder / DESCRIPTION} has schema {schema!r}; expected {SCHEMA}")
+    try:
+        name, spec = description["algorithm"], Spec.from_json(description["spaces"])
+        config: Any = build(registry.load_class(name).Config, description["config"], f"{folder / DESCRIPTION}")
+        normalizer = ObsNormalizer(spec.observation_space) if description["normalize_obs"] else None
+    except (KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise UserError(f"{folder / DESCRIPTION} does not describe an agent: {error!r}") from None
     algo = registry.make(name, spec, config, SeedSequence(0))
-    normalizer = ObsNormalizer(spec.observation_space) if description["normalize_obs"] else None
     agent = Agent(name, algo, spec, normalizer)
     expected = agent.weights()
     for key in sorted(expected.keys() | saved.keys()):

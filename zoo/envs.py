@@ -203,7 +203,7 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """One environment; a UserError that names the extra where its package is missing."""
     try:
         return gym.make(env_id, **kwargs)
-    except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+    except (gym.error.DependencyNotInstalled, ImportError) as error:
         entry = str(gym.spec(env_id).entry_point)
         extra = next((extra for package, extra in EXTRAS.items() if package in entry), None)
         hint = f"pip install -e '.[{extra}]'" if extra else str(error)

@@ -80,6 +80,8 @@ def _read(path: Path) -> Registry:
         return Registry.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except FileNotFoundError:
         raise UserError(f"registry {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"registry {path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise UserError(f"registry {path} is not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
@@ -87,8 +89,11 @@ def _read(path: Path) -> Registry:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    # An unknown key explains a missing one, so it comes first.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    if "[key]" in first["loc"]:
+        return f"{where}: keys are text; quote it (a bare on, off, yes or no is a boolean in YAML)"
     if first["type"] != "extra_forbidden":
         return f"{where}: {first['msg'].lower()}"
     models = (Registry, CellEntry, AlgorithmEntry)
@@ -111,16 +116,25 @@ def read(paths: Iterable[Path]) -> Registry:
             names = list(dict.fromkeys(cell.algorithms + entry.algorithms))
             cell.algorithm, cell.also = (names[0], names[1:]) if names else (None, [])
             cell.empty = None if names else entry.empty or cell.empty
-    for key, cell in merged.cells.items():
+    _check(merged)
+    return merged
+
+
+def _check(registry: Registry) -> None:
+    """A UserError unless every algorithm stands in exactly one cell, and every other cell says why it is empty."""
+    placed: dict[str, str] = {}
+    for key, cell in registry.cells.items():
         for name in cell.algorithms:
-            if name not in merged.algorithms:
-                raise UserError(f"cell {key} names {name!r}, which is not among the algorithms")
+            if name not in registry.algorithms:
+                hint = nearest(name, registry.algorithms)
+                raise UserError(f"cell {key} names {name!r}, which is not among the algorithms{hint}")
+            if name in placed:
+                raise UserError(f"algorithm {name!r} stands in two cells: {placed[name]} and {key}")
+            placed[name] = key
         if not cell.algorithms and not cell.empty:
             raise UserError(f"cell {key} has neither an algorithm nor a reason why it is empty")
-    for name in merged.algorithms:
-        if not any(name in cell.algorithms for cell in merged.cells.values()):
-            raise UserError(f"algorithm {name!r} stands in no cell")
-    return merged
+    for name in registry.algorithms.keys() - placed.keys():
+        raise UserError(f"algorithm {name!r} stands in no cell")
 
 
 @cache

@@ -16,6 +16,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,10 @@ def _inline(
     return algo, Inline(algo, envs, copy=acting, lag=run.lag), buffer
 
 
+def _make(name: str, config: Any, spec: Spec, seeds: SeedSequence) -> Algorithm:
+    return registry.make(name, spec, config, seeds)
+
+
 def _remote(
     settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
 ) -> tuple[Algorithm, Remote, Buffer, Spec]:
@@ -182,8 +187,7 @@ def _remote(
     algo = registry.make(settings.algorithm, spec, settings.config, make_stream, run.device)
     buffer = algo.make_buffer(spec, run.actors * run.num_envs)
     job = Job(
-        algorithm=settings.algorithm,
-        config=settings.config,
+        make=partial(_make, settings.algorithm, settings.config),
         env=env,
         num_envs=run.num_envs,
         vec=run.vec,
@@ -322,10 +326,13 @@ def load(folder: str | Path, which: str = "final") -> Agent:
 
 def settings_of(folder: Path) -> dict[str, Any]:
     """The stored settings of a run's folder."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise UserError(f"{folder} is not a run's folder: it has no config.json")
     try:
-        data: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder} is not a run's folder: it has no config.json") from None
-    except ValueError as error:
-        raise UserError(f"{folder / 'config.json'} cannot be read: {error}") from None
+        data = json.loads(file.read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    if not isinstance(data, dict) or not {"algorithm", "env"} <= data.keys():
+        raise UserError(f"{file} does not describe a run: it names no algorithm and environment")
     return data

@@ -20,7 +20,7 @@ class Run:
     num_envs: int = Field(1, ge=1, description="environments stepped together")
     seed: int | None = Field(None, ge=0, description="seed of everything; none draws one and records it")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
-    threads: int = Field(1, ge=1, description="torch's threads; small networks are fastest with one")
+    threads: int = Field(1, ge=1, le=256, description="torch's threads; small networks are fastest with one")
     engine: Engine = Field("inline", description="where actors run: in this process, in processes, or on Ray")
     actors: int = Field(1, ge=1, description="actor processes, each with num_envs environments")
     lag: int = Field(0, ge=0, description="inline engine: updates between refreshes of the policy that acts")
@@ -73,7 +73,7 @@ def resolve(algorithm: str, env: str, overrides: Mapping[str, Any], *, source: s
             raise UserError(f"{algorithm} has no setting {name!r}{nearest(name, [*known_config, *known_run])}")
     tuned = entry.envs.get(env, {})
     merged = {**tuned, **overrides}
-    owner = f"{algorithm} on {env}"
+    owner = f"{algorithm} on {env}" if env else algorithm
     return Settings(
         algorithm=algorithm,
         env=env,

@@ -105,7 +105,9 @@ show = AlgorithmGroup(
 )
 
 RUN = click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
-WHICH = click.option("--which", type=click.Choice(["final", "best"]), default="final", help="Which agent.  [final]")
+WHICH = click.option(
+    "--which", type=click.Choice(["final", "best", "last"]), default="final", help="Which agent.  [final]"
+)
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the episodes.  [0]")
 
 

@@ -1,0 +1,447 @@
+"""The command line: what it prints, what it leaves behind, and how it refuses."""
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import imageio.v3 as imageio
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+
+import zoo
+from zoo import registry
+from zoo.algos.ppo import PPO
+from zoo.cli import main
+from zoo.config import field_info
+from zoo.settings import Run
+from zoo.taxonomy import AXES, CELLS
+
+ALGORITHMS = sorted(registry.load().algorithms)
+SCRIPT = Path(sys.executable).with_name("zoo")
+SMALL_PPO = ["--num-envs", "2", "--num-steps", "16", "--batch-size", "16", "--num-epochs", "1"]
+BRIEF = ["--total-steps", "64", "--eval-episodes", "3", "--validation-episodes", "1", "--seed", "1"]
+
+each_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, so that whatever a command leaves behind is seen."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ZOO_REGISTRY", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    return tmp_path
+
+
+def call(*arguments: object) -> CompletedProcess[str]:
+    """What `zoo ARGUMENTS` would do, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert isinstance(stopped.value.code, int)
+    return CompletedProcess(arguments, stopped.value.code, out.getvalue(), err.getvalue())
+
+
+def output(*arguments: object) -> str:
+    """The output of a command that must work."""
+    done = call(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return str(done.stdout)
+
+
+def run_ppo(env: str, folder: Path) -> CompletedProcess[str]:
+    return call("run", "ppo", "--env", env, "--out", folder, *SMALL_PPO, *BRIEF)
+
+
+@pytest.fixture(scope="module", params=["CartPole", "Pendulum"])
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CompletedProcess[str]:
+    """A run with discrete and one with continuous actions; `args` is its folder."""
+    folder = tmp_path_factory.mktemp("runs") / request.param
+    done = run_ppo(request.param, folder)
+    done.args = folder
+    return done
+
+
+@pytest.fixture(scope="module")
+def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "cartpole"
+    run_ppo("CartPole", folder)
+    return folder
+
+
+def saved(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def table_rows(text: str) -> Iterator[list[str]]:
+    """The cells of each row of a printed table, the lines of a wrapped cell joined."""
+    for is_row, lines in itertools.groupby(text.splitlines(), key=lambda line: line.startswith("│")):
+        if is_row:
+            columns = zip(*(line.split("│")[1:-1] for line in lines), strict=True)
+            yield [squeezed(" ".join(column)) for column in columns]
+
+
+# list, lookup, show
+
+
+def test_list_shows_all_eight_cells() -> None:
+    shown = list(table_rows(output("list")))
+    entries = [registry.load().cells[str(cell)] for cell in CELLS]
+    texts = [squeezed(", ".join(entry.algorithms) or str(entry.empty)) for entry in entries]
+    assert [text for row in shown for text in row[2:]] == texts
+    assert [row[:2] for row in shown] == [
+        [strategy, f"{data}-policy"] for strategy in ("value", "policy") for data in ("off", "on")
+    ]
+
+
+def test_list_json_has_eight_cells_filled_or_explained() -> None:
+    cells = json.loads(output("list", "--json"))
+    assert len({cell["cell"] for cell in cells}) == len(cells) == 8
+    assert all(bool(cell["algorithms"]) != bool(cell["empty"]) for cell in cells)
+    assert {name for cell in cells for name in cell["algorithms"]} == set(ALGORITHMS)
+
+
+@pytest.mark.parametrize("cell", [str(cell) for cell in CELLS])
+def test_lookup_cell_names_its_algorithms_or_says_why_there_are_none(cell: str) -> None:
+    entry = registry.load().cells[cell]
+    text = output("lookup", cell)
+    assert text.startswith(f"{cell}\n")
+    for name in entry.algorithms:
+        algorithm = registry.get(name)
+        assert f"{name}: {algorithm.title} ({algorithm.paper})" in text
+        assert algorithm.equation in text
+    assert entry.algorithms or str(entry.empty) in text
+    assert [each["cell"] for each in json.loads(output("lookup", cell, "--json"))] == [cell]
+
+
+CHOICES = list(itertools.product(("value", "policy", None), ("off", "on", None), ("q", "v", None)))
+
+
+@pytest.mark.parametrize("axes", CHOICES[:-1], ids=lambda axes: "/".join(axis or "*" for axis in axes))
+def test_lookup_by_any_subset_of_axes(axes: tuple[str | None, ...]) -> None:
+    given = {f"--{name}": axis for name, axis in zip(AXES, axes, strict=True) if axis}
+    cells = json.loads(output("lookup", *itertools.chain.from_iterable(given.items()), "--json"))
+    product = ("/".join(path) for path in itertools.product(("value", "policy"), ("off", "on"), ("q", "v")))
+    assert [each["cell"] for each in cells] == [path for path in product if set(path.split("/")) >= {*axes} - {None}]
+
+
+@each_algorithm
+def test_lookup_algorithm_tells_its_facts(name: str) -> None:
+    entry = registry.get(name)
+    text, facts = output("lookup", name), json.loads(output("lookup", name, "--json"))
+    assert all(fact in text for fact in (entry.title, entry.equation, entry.paper, entry.source, *entry.envs))
+    assert name in registry.lookup(facts["cell"])
+    assert facts["actions"] == [space.__name__ for space in registry.load_class(name).spaces]
+    assert f"zoo run {name} --env" in text
+
+
+def test_show_says_where_each_value_came_from() -> None:
+    command = "show", "ppo", "--env", "Pendulum", "--gamma", "0.5"
+    shown = json.loads(output(*command, "--json"))
+    tuned = registry.get("ppo").envs["Pendulum-v1"]
+    values = shown["run"] | shown["config"]
+    assert shown["env"] == "Pendulum-v1"
+    assert {name: values[name] for name in tuned} == tuned | {"gamma": 0.5}
+    expected = {**dict.fromkeys(values, "default"), **dict.fromkeys(tuned, "registry"), "gamma": "command line"}
+    assert shown["sources"] == expected
+
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output(*command).splitlines() if "│" in line]
+    assert {line[0]: line[2] for line in lines if line[0]} == expected
+    assert ["gamma", "0.5", "command line", field_info(PPO.Config)["gamma"].description] in lines
+
+
+@each_algorithm
+def test_show_without_environment_is_the_defaults(name: str) -> None:
+    shown = json.loads(output("show", name, "--json"))
+    assert set(shown["sources"].values()) == {"default"}
+    for part, cls in (("run", Run), ("config", registry.load_class(name).Config)):
+        assert shown[part] == registry.to_json(cls())
+
+
+@each_algorithm
+def test_help_explains_every_setting(name: str) -> None:
+    text = squeezed(output("run", name, "--help"))
+    for cls in (Run, registry.load_class(name).Config):
+        for setting, field in field_info(cls).items():
+            assert field.description, setting
+            # Between the two stands no more than the kind of value.
+            pattern = rf"--{setting.replace('_', '-')}.{{1,60}}?{re.escape(squeezed(field.description))}"
+            assert re.search(pattern, text), setting
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], ["list", "--help"], ["run", "--help"]])
+def test_help_and_version_are_no_mistakes(arguments: list[str]) -> None:
+    assert output(*arguments)
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"]])
+def test_a_command_left_out_shows_the_help(arguments: list[str]) -> None:
+    done = call(*arguments)
+    assert done.returncode == 2
+    assert "Usage: zoo" in done.stdout
+
+
+# run
+
+
+def test_run_says_what_came_of_it_in_plain_text(finished: CompletedProcess[str]) -> None:
+    folder, lines = finished.args, finished.stdout.splitlines()
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert all(character.isprintable() for line in finished.stdout.split("\n") for character in line)
+    assert lines[0].startswith(f"ppo on {folder.name}-v1, seed 1, 64 steps")
+    evaluation, where, following = lines[-3:]
+    assert f"{saved(folder / 'evaluation.json')['mean']:.1f}" in evaluation
+    assert where.split()[-1] == str(folder)
+    assert f"zoo watch {folder}" in following
+    assert f"zoo eval {folder}" in following
+
+
+def test_run_fills_its_folder(finished: CompletedProcess[str]) -> None:
+    folder = finished.args
+    assert {"config.json", "metrics.jsonl", "evaluation.json"} <= {each.name for each in folder.iterdir()}
+    agents = [folder / which / file for which in ("final", "best") for file in ("agent.safetensors", "agent.json")]
+    assert all(file.is_file() for file in agents)
+    assert list((folder / "tensorboard").glob("events.*"))
+
+    config = saved(folder / "config.json")
+    assert (config["algorithm"], config["run"]["seed"], config["run"]["total_steps"]) == ("ppo", 1, 64)
+    assert config["sources"]["batch_size"] == "command line"
+    assert config["versions"]["torch"] == torch.__version__
+
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 64
+    evaluation = saved(folder / "evaluation.json")
+    assert len(evaluation["returns"]) == len(evaluation["lengths"]) == 3
+    assert evaluation["mean"] == pytest.approx(sum(evaluation["returns"]) / 3)
+
+
+@each_algorithm
+def test_run_every_algorithm(name: str, workplace: Path) -> None:
+    env = "CartPole" if Discrete in registry.load_class(name).spaces else "Pendulum"
+    folder = output("run", name, "--env", env, *BRIEF, "--quiet").strip()
+    assert Path(folder).parent == Path("runs")
+    agent = zoo.load(folder)
+    assert agent.name == name
+    assert zoo.evaluate(agent, f"{env}-v1", episodes=3).mean == saved(workplace / folder / "evaluation.json")["mean"]
+
+
+def test_quiet_prints_the_folder_and_nothing_else() -> None:
+    assert output("run", "ppo", "--env", "CartPole", "--out", "here", "--quiet", *SMALL_PPO, *BRIEF) == "here\n"
+
+
+def test_console_script_in_a_process_of_its_own(workplace: Path) -> None:
+    command = [SCRIPT, "run", "ppo", "--env", "CartPole", "--out", "here", *SMALL_PPO, *BRIEF]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    assert done.stderr == b""
+    assert not {b"\x1b", b"\r"} & {bytes([byte]) for byte in done.stdout}
+    assert (workplace / "here" / "final").is_dir()
+
+
+def test_interrupted_run_keeps_its_agent(workplace: Path) -> None:
+    command = [SCRIPT, "run", "ppo", "--env", "CartPole", "--out", "here", *SMALL_PPO]
+    process = subprocess.Popen(
+        [*command, "--total-steps", "1e7", "--log-every", "100", "--eval-every", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores the signal, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("ppo on CartPole-v1")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == "zoo: interrupted"
+    assert (workplace / "here" / "last" / "agent.safetensors").is_file()
+    assert zoo.evaluate(zoo.load("here", "last"), "CartPole-v1", episodes=1).mean > 0
+
+
+# eval, watch
+
+
+def test_eval_repeats_the_figure_of_the_run(finished: CompletedProcess[str]) -> None:
+    command = "eval", finished.args, "--episodes", "3"
+    recorded = saved(finished.args / "evaluation.json")
+    first = output(*command)
+    assert output(*command) == first
+    assert f"return {recorded['mean']:.1f} ±" in first
+    assert json.loads(output(*command, "--json"))["returns"] == recorded["returns"]
+    assert json.loads(output(*command, "--json", "--seed", "1"))["returns"] != recorded["returns"]
+
+
+def test_eval_of_the_best_agent_is_that_agent(cartpole: Path) -> None:
+    shown = json.loads(output("eval", cartpole, "--which", "best", "--episodes", "3", "--json"))
+    assert shown["returns"] == zoo.evaluate(zoo.load(cartpole, "best"), "CartPole-v1", episodes=3).returns.tolist()
+
+
+def test_watch_writes_a_gif_of_the_first_evaluation_episode(cartpole: Path, workplace: Path) -> None:
+    text = output("watch", cartpole, "--video", "x.gif")
+    assert text == f"return {saved(cartpole / 'evaluation.json')['returns'][0]:.1f} -> x.gif\n"
+    assert (workplace / "x.gif").read_bytes().startswith(b"GIF8")
+    frames = imageio.imread("x.gif")
+    assert frames.shape[1:] == (400, 600, 3)
+    assert (frames[0] != frames[-1]).any()
+
+
+def test_watch_shows_a_window_where_there_is_a_screen(cartpole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert output("watch", cartpole) == f"return {saved(cartpole / 'evaluation.json')['returns'][0]:.1f}\n"
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="a screen is taken for granted there")
+def test_watch_without_a_screen_asks_for_a_video(cartpole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    refused("--video", "watch", cartpole)
+
+
+# Mistakes
+
+
+def refused(fix: str, *arguments: object) -> None:
+    """The command is refused in one line that holds `fix`; it prints and leaves nothing else."""
+    before = sorted(Path().rglob("*"))
+    done = call(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"zoo: [^\n]+\n", done.stderr), done.stderr
+    assert fix in done.stderr
+    assert sorted(Path().rglob("*")) == before
+
+
+MISTAKES = {
+    "run ppo --env CartPol": "did you mean 'CartPole'?",
+    "run ppo --env cartpole-v1": "did you mean 'CartPole'?",
+    "run ppo --env Pendulum-v9": "Pendulum-v1",
+    "run ppo --env Xqzw": "pprint_registry",
+    "run ppo --env Blackjack": "FlattenObservation",
+    "run ppo": "--env ENV",
+    "run poo --env CartPole": "did you mean 'ppo'?",
+    "run ppo CartPole": "CartPole",
+    "run ppo --env CartPole --gama 0.9": "--gamma",
+    "run ppo --env CartPole --gamma 1.5": "gamma = '1.5': input should be less than or equal to 1",
+    "run ppo --env CartPole --gamma nan": "finite",
+    "run ppo --env CartPole --gamma high": "valid number",
+    "run ppo --env CartPole --total-steps 1.5": "valid integer",
+    "run ppo --env CartPole --num-envs 0": "input should be greater than or equal to 1",
+    "run ppo --env CartPole --seed -1": "greater than or equal to 0",
+    "run ppo --env CartPole --hidden 64,x": "hidden",
+    "run ppo --env CartPole --hidden 64,0": "hidden",
+    "run ppo --env CartPole --vec asinc": "'async'",
+    "run ppo --env CartPole --device gpu": "device",
+    "run ppo --env CartPole --device cuda": "--device cpu",
+    "run ppo --env CartPole --num-envs 1 --num-steps 16 --batch-size 64": "set batch_size to 16 or less",
+    "run ppo --env CartPole --out /dev/null/here": "choose another --out",
+    "run ppo --env Pendulum --vec native": "--vec sync",
+    "show poo": "did you mean 'ppo'?",
+    "show ppo --env CartPol": "did you mean 'CartPole'?",
+    "show ppo --gamma 2": "ppo: gamma = '2': input should be less than or equal to 1",
+    "lookup poo": "did you mean 'ppo'?",
+    "lookup policy/on": "'policy/on/v'",
+    "lookup policy/onn/v": "off, on",
+    "lookup --data onn": "off, on",
+    "lookup --strategy greedy": "value, policy",
+    "lookup --target g": "q, v",
+    "lookup --dat on": "--data",
+    "lookup ppo --data on": "not both",
+    "lookup": "--data on --target q",
+    "lst": "list",
+    "list extra": "extra",
+    "eval nowhere": "config.json",
+    "eval": "RUN",
+    "watch nowhere --video x.gif": "config.json",
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_mistakes_are_refused_in_one_line_with_the_fix(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused(MISTAKES[command], *command.split())
+
+
+def test_mistake_wrong_action_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PPO, "spaces", (Discrete,))
+    refused("ppo needs actions of type Discrete", "run", "ppo", "--env", "Pendulum")
+    monkeypatch.setattr(PPO, "spaces", (Box,))
+    refused("ppo needs actions of type Box", "run", "ppo", "--env", "CartPole")
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_mistake_folder_exists(kind: str, workplace: Path) -> None:
+    (workplace / "taken").mkdir() if kind == "folder" else (workplace / "taken").touch()
+    refused("choose another --out", "run", "ppo", "--env", "CartPole", "--out", "taken")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is unwritable for root")
+def test_mistake_unwritable_folder(workplace: Path) -> None:
+    workplace.chmod(0o500)
+    refused("choose another --out", "run", "ppo", "--env", "CartPole", "--out", "here")
+
+
+def test_mistake_registry_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_REGISTRY", "nowhere.yaml")
+    refused("nowhere.yaml", "list")
+
+
+@pytest.mark.parametrize("suffix", [".avi", ""])
+def test_mistake_unknown_kind_of_video(suffix: str, cartpole: Path) -> None:
+    refused(".gif", "watch", cartpole, "--video", f"x{suffix}")
+
+
+def test_mistake_video_into_a_folder_that_is_not_there(cartpole: Path) -> None:
+    refused("nowhere/x.gif", "watch", cartpole, "--video", "nowhere/x.gif")
+
+
+BROKEN = {
+    "final/agent.safetensors": b"",
+    "final/agent.json": b"{",
+    "config.json": b"{}",
+}
+
+
+@pytest.mark.parametrize("file", BROKEN)
+def test_mistake_broken_run(file: str, workplace: Path) -> None:
+    run_ppo("CartPole", workplace / "here")
+    (workplace / "here" / file).write_bytes(BROKEN[file])
+    refused(Path(file).name if file == "config.json" else "here/final", "eval", "here")
+    (workplace / "here" / file).unlink()
+    refused(Path(file).name, "eval", "here")
+
+
+# Speed
+
+
+@pytest.mark.parametrize("command", [None, ["list"], ["list", "--json"], ["lookup", "policy/on/v"], ["--help"]])
+def test_what_needs_no_torch_imports_none(command: list[str] | None) -> None:
+    assert "torch" not in modules_after("import zoo" if command is None else f"zoo.cli.main({command})")
+
+
+def test_imports_of_torch_are_seen() -> None:
+    assert "torch" in modules_after("zoo.train")
+
+
+def modules_after(statement: str) -> list[str]:
+    """The modules that a new interpreter has imported after a statement."""
+    lines = ["import contextlib, sys, zoo, zoo.cli", "with contextlib.suppress(SystemExit):", f"    {statement}"]
+    if statement == "import zoo":
+        lines = [statement, "import sys"]
+    program = "\n".join([*lines, "print('\\n', *sys.modules)"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    return str(done.stdout).splitlines()[-1].split()

@@ -1,0 +1,224 @@
+"""Who may import whom, what nobody may do, and how long things may get, read from the source with ast."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in sorted((ROOT / "zoo").rglob("*.py"))
+}
+SOURCES = {module: file.read_text(encoding="utf-8") for module, file in FILES.items()}
+
+# What everything else is made of: maths, settings and spaces. Leaves import only the first four, the roots.
+ROOTS = {"zoo.errors", "zoo.config", "zoo.spec", "zoo.taxonomy"}
+LEAVES = ROOTS | {"zoo.targets", "zoo.networks", "zoo.optim", "zoo.noise", "zoo.normalize"}
+PARTS = LEAVES - {"zoo.normalize"} | {"zoo.buffers", "zoo.algos.base"}  # what an algorithm is made of
+FRONTS = ("zoo.cli", "zoo.bench", "zoo.crosscheck")  # what users call, and nothing imports
+ALGORITHMS = [module for module in FILES if module.startswith("zoo.algos.") and module != "zoo.algos.base"]
+
+UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+UNSAFE_CALLS = {"eval", "exec", "__import__", "torch.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load"}
+NESTING = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.AsyncFor, ast.AsyncWith)
+
+each_module = pytest.mark.parametrize("module", FILES)
+
+
+def within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def imported(source: str, *, lazily: bool = True) -> set[str]:
+    """The modules that a source imports; without `lazily` only those that importing it imports."""
+    tree = ast.parse(source)
+    nodes = ast.walk(tree) if lazily else iter(tree.body)
+    return {module for node in nodes for module in _modules(node)}
+
+
+def _modules(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        package = str(node.module)
+        names = [f"{package}.{alias.name}" for alias in node.names]
+        yield from (name if name in FILES else package for name in names)
+
+
+def zoo_imports(module: str) -> set[str]:
+    return {name for name in imported(SOURCES[module]) if within(name, ("zoo",))}
+
+
+def dangers(source: str) -> set[str]:
+    """What could run code that is only data."""
+    nodes = list(ast.walk(ast.parse(source)))
+    calls = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+    keywords = {keyword.arg for node in nodes if isinstance(node, ast.Call) for keyword in node.keywords}
+    names = {
+        f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    modules = {name.partition(".")[0] for name in imported(source)}
+    return (calls | names) & UNSAFE_CALLS | modules & UNSAFE_MODULES | keywords & {"allow_pickle"}
+
+
+def functions(source: str) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    nodes = ast.walk(ast.parse(source))
+    return {
+        f"{node.name}, line {node.lineno}": node
+        for node in nodes
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def depth(node: ast.AST) -> int:
+    """How many blocks stand inside one another; an elif stands beside its if."""
+    below = max((depth(child) for child in ast.iter_child_nodes(node)), default=0)
+    if isinstance(node, ast.If) and len(node.orelse) == 1 and isinstance(node.orelse[0], ast.If):
+        body = max(depth(child) for child in node.body)
+        return max(1 + body, depth(node.orelse[0]))
+    return below + isinstance(node, NESTING)
+
+
+# Who may import whom
+
+
+@pytest.mark.parametrize("module", sorted(LEAVES & FILES.keys()))
+def test_leaves_import_only_the_roots(module: str) -> None:
+    assert zoo_imports(module) <= ROOTS
+
+
+@pytest.mark.parametrize("module", ["zoo.targets", "zoo.optim", "zoo.errors"])
+def test_the_maths_imports_nothing_but_errors(module: str) -> None:
+    assert zoo_imports(module) <= {"zoo.errors"}
+
+
+@pytest.mark.parametrize("module", ALGORITHMS)
+def test_algorithms_import_parts_and_never_each_other(module: str) -> None:
+    assert zoo_imports(module) <= PARTS
+
+
+def test_the_protocol_and_the_buffers_import_parts() -> None:
+    assert zoo_imports("zoo.algos.base") | zoo_imports("zoo.buffers") <= PARTS
+
+
+@each_module
+def test_classes_of_algorithms_are_imported_by_name_only(module: str) -> None:
+    assert not zoo_imports(module) & set(ALGORITHMS)
+
+
+@pytest.mark.parametrize("module", sorted({"zoo.loop", "zoo.envs", "zoo.actors"} & FILES.keys()))
+def test_the_loop_knows_no_settings_and_no_runs(module: str) -> None:
+    # An actor in another process is told an algorithm's name, and makes it there.
+    by_name = {"zoo.registry"} if module == "zoo.actors" else set()
+    assert not zoo_imports(module) & {"zoo.registry", "zoo.settings", "zoo.runs"} - by_name
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if not within(module, FRONTS)])
+def test_nothing_imports_what_users_call(module: str) -> None:
+    assert not [name for name in zoo_imports(module) if within(name, FRONTS)]
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if not within(module, ("zoo.crosscheck",))])
+def test_stable_baselines3_stays_in_crosscheck(module: str) -> None:
+    assert not [name for name in imported(SOURCES[module]) if within(name, ("stable_baselines3", "sb3_contrib"))]
+
+
+def test_no_module_needs_itself_to_be_imported() -> None:
+    graph = {module: imported(source, lazily=False) & FILES.keys() for module, source in SOURCES.items()}
+    list(TopologicalSorter(graph).static_order())
+
+
+@each_module
+def test_no_star_imports(module: str) -> None:
+    nodes = ast.walk(ast.parse(SOURCES[module]))
+    assert not [node for node in nodes if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
+
+
+# What nobody may do
+
+
+@each_module
+def test_no_data_can_run_code(module: str) -> None:
+    assert not dangers(SOURCES[module])
+
+
+# How long things may get
+
+
+@pytest.mark.parametrize("module", ALGORITHMS)
+def test_an_algorithm_is_read_in_one_go(module: str) -> None:
+    assert len(SOURCES[module].splitlines()) <= 180
+
+
+@each_module
+def test_functions_are_short_and_shallow(module: str) -> None:
+    found = functions(SOURCES[module])
+    assert not {name: size for name, node in found.items() if (size := node.end_lineno - node.lineno + 1) > 45}
+    assert not {name: size for name, node in found.items() if (size := depth(node)) > 4}
+
+
+# That these checks can fail
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("import zoo.runs", "zoo.runs"),
+        ("from zoo import registry", "zoo.registry"),
+        ("from zoo.algos import ppo", "zoo.algos.ppo"),
+        ("from zoo.algos.ppo import PPO", "zoo.algos.ppo"),
+        ("def f():\n    from zoo.envs import Envs", "zoo.envs"),
+        ("from stable_baselines3.common import utils", "stable_baselines3.common"),
+    ],
+)
+def test_imports_are_seen(source: str, module: str) -> None:
+    assert imported(source) == {module}
+
+
+def test_cycles_are_seen() -> None:
+    with pytest.raises(CycleError):
+        list(TopologicalSorter({"a": {"b"}, "b": {"a"}}).static_order())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from cloudpickle import dumps",
+        "torch.load(file)",
+        "from torch import load",
+        "from yaml import unsafe_load as safe_load",
+        "yaml.load(text, yaml.SafeLoader)",
+        "x = [eval(text)]",
+        "exec(text)",
+        "np.load(file, allow_pickle=True)",
+    ],
+)
+def test_dangers_are_seen(source: str) -> None:
+    assert dangers(source)
+
+
+def test_what_is_safe_is_no_danger() -> None:
+    assert not dangers("policy.eval()\nyaml.safe_load(text)\nnp.load(file)\nself.load()")
+
+
+@pytest.mark.parametrize(
+    ("source", "levels"),
+    [
+        ("x = 1", 0),
+        ("if a:\n  x\nelif b:\n  x\nelif c:\n  x\nelse:\n  x", 1),
+        ("for a in b:\n  with c:\n    try:\n      while d:\n        if e:\n          x\n    finally:\n      x", 5),
+        ("if a:\n  x\nelse:\n  if b:\n    x\n  y", 2),
+        ("if a:\n  x\nelif b:\n  for c in d:\n    x", 2),
+    ],
+)
+def test_depth_counts_blocks(source: str, levels: int) -> None:
+    assert depth(ast.parse(source)) == levels
+
+
+def test_modules_were_found() -> None:
+    assert {"zoo", "zoo.cli", "zoo.loop", "zoo.algos.base", "zoo.algos.ppo"} <= FILES.keys()

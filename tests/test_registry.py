@@ -1,0 +1,277 @@
+"""registry.yaml against the classes it names, and registries of users, whole and broken."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import zoo
+from zoo import UserError, registry
+from zoo.config import field_info
+from zoo.settings import Run, resolve
+from zoo.taxonomy import CELLS, Cell
+
+OWN = Path(__file__).parents[1] / "registry.yaml"
+ENTRIES = registry.load().algorithms
+MEMBERS = "cell", "spaces", "Config", "make_buffer", "act", "greedy", "update"
+TUNED = [(name, env) for name, entry in ENTRIES.items() for env in entry.envs]
+
+TOY = '''
+from gymnasium.spaces import Discrete
+from torch import nn
+
+from zoo.buffers import RolloutBuffer
+from zoo.config import Field, config
+from zoo.networks import Policy
+from zoo.optim import Adam
+from zoo.taxonomy import Cell
+
+
+@config
+class ToyConfig:
+    num_steps: int = Field(4, ge=1, description="steps per environment in a rollout")
+    learning_rate: float = Field(0.1, gt=0, description="step size")
+
+
+class Toy(nn.Module):
+    """REINFORCE with rewards for returns."""
+
+    cell, spaces, Config = Cell("policy/on/v"), (Discrete,), ToyConfig
+
+    def __init__(self, spec, config, generator):
+        super().__init__()
+        self.config, self.generator = config, generator
+        self.actor = Policy(spec, (8,), "tanh")
+        self.optimizer = Adam(self.parameters(), eps=1e-8, max_grad_norm=1.0)
+
+    def make_buffer(self, spec, num_envs):
+        return RolloutBuffer(spec, num_envs, self.config.num_steps)
+
+    def act(self, obs, progress):
+        policy = self.actor(obs)
+        action = policy.sample(self.generator)
+        return action, policy.log_prob(action)
+
+    def greedy(self, obs):
+        return self.actor(obs).mode()
+
+    def update(self, batch, progress):
+        loss = -(batch.reward * self.actor(batch.obs).log_prob(batch.action)).mean()
+        return {"policy_loss": loss.detach(), "grad_norm": self.optimizer.minimize(loss, self.config.learning_rate)}
+'''
+
+TOY_ENTRY = "class: zoo_toy:Toy, title: Toy, equation: none, paper: none"
+TOY_REGISTRY = f"""
+cells:
+  "policy/on/v": {{also: [toy]}}
+algorithms:
+  toy: {{{TOY_ENTRY}, envs: {{CartPole-v1: {{num_envs: 2, num_steps: 8}}}}}}
+"""
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's registry, to be written by the test, and the module of a toy algorithm beside it."""
+    (tmp_path / "zoo_toy.py").write_text(TOY, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("ZOO_REGISTRY", str(tmp_path / "mine.yaml"))
+    yield tmp_path / "mine.yaml"
+    sys.modules.pop("zoo_toy", None)
+
+
+# The registry of the package
+
+
+def test_own_file_has_the_eight_cells_and_no_other() -> None:
+    assert list(yaml.safe_load(OWN.read_text(encoding="utf-8"))["cells"]) == [str(cell) for cell in CELLS]
+    assert len(CELLS) == 8
+    assert all(bool(entry.algorithms) != bool(entry.empty) for entry in registry.load().cells.values())
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_class_stands_in_the_cell_that_it_names(name: str) -> None:
+    cls = registry.load_class(name)
+    assert [path for path, entry in registry.load().cells.items() if name in entry.algorithms] == [str(cls.cell)]
+    assert registry.load().cell_of(name) == cls.cell
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_class_is_an_algorithm_with_no_common_parent(name: str) -> None:
+    cls = registry.load_class(name)
+    assert cls.__bases__ == (nn.Module,)
+    assert all(hasattr(cls, member) for member in MEMBERS)
+    assert (OWN.parent / registry.get(name).source).is_file()
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_settings_of_the_run_and_of_the_algorithm_never_share_a_name(name: str) -> None:
+    assert not field_info(Run).keys() & field_info(registry.load_class(name).Config).keys()
+
+
+@pytest.mark.parametrize(("name", "env"), TUNED)
+def test_tuned_settings_resolve_on_an_environment_that_exists(name: str, env: str) -> None:
+    if env.startswith("ALE/"):
+        gym.register_envs(pytest.importorskip("ale_py"))
+    assert env in gym.registry
+    settings = resolve(name, env, {})
+    values = registry.to_json(settings.run) | registry.to_json(settings.config)
+    tuned = ENTRIES[name].envs[env]
+    assert {key: values[key] for key in tuned} == tuned  # a number that YAML reads as text would differ
+    assert {key for key, source in settings.sources.items() if source == "registry"} == tuned.keys()
+
+
+def test_lookup_gives_the_canonical_algorithm_first() -> None:
+    assert registry.lookup("policy/on/v")[:2] == zoo.lookup(Cell("POLICY/on/V"))[:2] == ["ppo", "a2c"]
+    assert registry.lookup("value/on/v") == []
+
+
+@pytest.mark.parametrize("path", ["", "policy", "policy/on", "policy/on/v/x", "policy/maybe/v", "on/policy/v"])
+def test_lookup_refuses_what_is_no_cell(path: str) -> None:
+    with pytest.raises(UserError, match="is not"):
+        registry.lookup(path)
+
+
+def test_find_by_axes() -> None:
+    assert list(registry.find()) == list(CELLS)
+    assert [str(cell) for cell in registry.find(strategy="policy", target="v")] == ["policy/off/v", "policy/on/v"]
+    assert [str(cell) for cell in registry.find(strategy="value", data="on", target="q")] == ["value/on/q"]
+    with pytest.raises(UserError, match="off, on"):
+        registry.find(data="maybe")
+
+
+def test_unknown_algorithm_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UserError, match="did you mean 'ppo'"):
+        registry.get("poo")
+
+
+# Registries of users
+
+
+def test_user_algorithm_joins_the_cube_and_trains(user: Path, tmp_path: Path) -> None:
+    user.write_text(TOY_REGISTRY, encoding="utf-8")
+    assert registry.lookup("policy/on/v") == [*registry.read([OWN]).cells["policy/on/v"].algorithms, "toy"]
+    agent = zoo.train("toy", "CartPole", total_steps=64, seed=0, eval_episodes=2, eval_every=0, out=tmp_path / "run")
+    assert agent.algo.config.num_steps == 8
+    weights, untrained = agent.weights(), zoo.train("toy", "CartPole", total_steps=1, seed=0, eval_episodes=0).weights()
+    assert any(not torch.equal(weights[key], untrained[key]) for key in weights)
+    loaded = zoo.load(tmp_path / "run")
+    assert all(torch.equal(weights[key], value) for key, value in loaded.weights().items())
+    assert zoo.evaluate(loaded, "CartPole-v1", episodes=2).mean > 0
+
+
+def test_user_settings_join_those_of_the_package(user: Path) -> None:
+    ppo = ENTRIES["ppo"].model_dump(by_alias=True) | {"envs": {"Taxi-v4": {"gamma": 0.5}}}
+    user.write_text(yaml.safe_dump({"algorithms": {"ppo": ppo}}), encoding="utf-8")
+    assert registry.get("ppo").envs == ENTRIES["ppo"].envs | {"Taxi-v4": {"gamma": 0.5}}
+    assert resolve("ppo", "Taxi-v4", {}).config.gamma == 0.5
+
+
+def test_several_user_registries(user: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user.write_text(TOY_REGISTRY, encoding="utf-8")
+    other = tmp_path / "other.yaml"
+    other.write_text(TOY_REGISTRY.replace("toy:", "doll:").replace("[toy]", "[doll]"), encoding="utf-8")
+    monkeypatch.setenv("ZOO_REGISTRY", os.pathsep.join([str(user), "", str(other)]))
+    assert registry.lookup("policy/on/v")[-2:] == ["toy", "doll"]
+
+
+def test_user_registry_may_fill_an_empty_cell(user: Path) -> None:
+    user.write_text(TOY_REGISTRY.replace("policy/on/v", "value/on/v"), encoding="utf-8")
+    entry = registry.load().cells["value/on/v"]
+    assert (entry.algorithms, entry.empty) == (["toy"], None)
+
+
+# What is wrong -> what the one line must name: the place, and the nearest fix
+BROKEN = {
+    "cellz: {}": ["mine.yaml", "'cellz'", "did you mean 'cells'?"],
+    "cells: {policy/on/v: {algoritm: ppo}}": ["mine.yaml", "cells.policy/on/v.algoritm", "did you mean 'algorithm'?"],
+    f"algorithms: {{toy: {{{TOY_ENTRY}, env: {{}}}}}}": ["mine.yaml", "algorithms.toy.env", "did you mean 'envs'?"],
+    f"algorithms: {{toy: {{{TOY_ENTRY.replace('class:', 'clas:')}}}}}": ["algorithms.toy", "did you mean 'class'?"],
+    "algorithms: {toy: {title: Toy, equation: none, paper: none}}": ["mine.yaml", "algorithms.toy.class", "required"],
+    f"algorithms: {{toy: {{{TOY_ENTRY.replace('toy:Toy', 'toy.Toy')}}}}}": ["mine.yaml", "algorithms.toy.class"],
+    f"algorithms: {{toy: {{{TOY_ENTRY}, envs: {{Taxi-v4: 3}}}}}}": ["mine.yaml", "algorithms.toy.envs.Taxi-v4"],
+    f"algorithms: {{toy: {{{TOY_ENTRY}}}}}": ["'toy'", "no cell"],
+    "cells: {policy/on/v: {also: [poo]}}": ["policy/on/v", "'poo'", "did you mean 'ppo'?"],
+    "cells: {policy/on/q: {also: [ppo]}}": ["'ppo'", "policy/on/q", "policy/on/v"],
+    "cells: {policy/onn/v: {also: [ppo]}}": ["'onn'", "off, on"],
+    "cells: {policy: {on: {v: {also: [ppo]}}}}": ["mine.yaml", "cells.policy"],
+    "cells: {on: {also: [ppo]}}": ["mine.yaml", "cells", "quote"],
+    "cells: {policy/on/v: {also: [on]}}": ["mine.yaml", "cells.policy/on/v.also"],
+    "cells: {policy/on/v: [ppo": ["mine.yaml", "not valid YAML", "line 1"],
+    "- cells": ["mine.yaml", "dictionary"],
+    "\t": ["mine.yaml", "not valid YAML"],
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_broken_registry_is_refused_in_one_line_that_names_the_place(text: str, user: Path) -> None:
+    user.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        registry.load()
+    message = str(refused.value)
+    assert [part for part in BROKEN[text] if part not in message] == [], message
+    assert "\n" not in message
+
+
+def test_empty_registry_adds_nothing(user: Path) -> None:
+    user.touch()
+    assert registry.load() == registry.read([OWN])
+
+
+def test_missing_registry_is_refused(user: Path) -> None:
+    with pytest.raises(UserError, match=r"mine\.yaml does not exist"):
+        registry.load()
+
+
+def test_folder_for_a_registry_is_refused(user: Path) -> None:
+    user.mkdir()
+    with pytest.raises(UserError, match=r"mine\.yaml"):
+        registry.load()
+
+
+def test_registry_that_is_not_text_is_refused(user: Path) -> None:
+    user.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"mine\.yaml"):
+        registry.load()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("num_steps", "num_step", ["toy on CartPole-v1", "'num_step'", "did you mean 'num_steps'?"]),
+        ("num_envs", "number_envs", ["toy on CartPole-v1", "did you mean 'num_envs'?"]),
+        ("num_steps: 8", "num_steps: 0", ["toy on CartPole-v1", "num_steps = 0", "greater than or equal to 1"]),
+        ("zoo_toy:Toy", "zoo_toy:Tony", ["'toy'", "zoo_toy:Tony", "cannot be imported"]),
+        ("zoo_toy:Toy", "zoo_tony:Toy", ["'toy'", "zoo_tony:Toy", "cannot be imported"]),
+    ],
+)
+def test_broken_entry_is_refused_when_it_is_used(old: str, new: str, parts: list[str], user: Path) -> None:
+    user.write_text(TOY_REGISTRY.replace(old, new), encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        resolve("toy", "CartPole-v1", {})
+    assert [part for part in parts if part not in str(refused.value)] == []
+
+
+@pytest.mark.parametrize(
+    "tag", ["object/apply:os.system ['touch ran']", "object/new:os.system ['touch ran']", "name:os.system"]
+)
+@pytest.mark.parametrize("place", ["{}", "cells: {}", "algorithms: {{ppo: {{envs: {{CartPole-v1: {{gamma: {}}}}}}}}}"])
+def test_python_in_a_registry_is_refused_and_never_run(
+    tag: str, place: str, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(user.parent)
+    user.write_text(place.format(f"!!python/{tag}"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"mine\.yaml is not valid YAML"):
+        registry.load()
+    assert not Path("ran").exists()
+
+
+def test_python_tags_would_run_with_an_unsafe_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    yaml.load("!!python/object/apply:os.system ['touch ran']", yaml.UnsafeLoader)
+    assert Path("ran").exists()
