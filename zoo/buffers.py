@@ -250,7 +250,9 @@ class ReplayBuffer:
         rows = [slots]
         for _ in range(self.n_step - 1):
             following = self._after(rows[-1])
-            rows.append(np.where(self._startable[following], following, self._after(following)))
+            following = np.where(self._startable[following], following, self._after(following))
+            # Past the newest transition there may be nothing: it stands twice, cut off by its own truncation.
+            rows.append(np.where(self._startable[following], following, rows[-1]))
         index = np.stack(rows)  # (n, N)
         successors = self._after(index)
         terminated, truncated = self._rows.terminated[index], self._rows.truncated[index]

@@ -221,6 +221,8 @@ def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> 
         if num_envs != 1:
             raise UserError(f"one environment object cannot be {num_envs} environments; pass a function that makes one")
         return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.DISABLED)
+    if isinstance(env, str):
+        env = resolve_id(env)
     if vec == "native":
         if not isinstance(env, str) or gym.spec(env).vector_entry_point is None:
             raise UserError(f"{env} has no vector environment of its own; use --vec sync or --vec async")

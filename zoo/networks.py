@@ -229,11 +229,20 @@ class Policy(nn.Module):
         return MultiCategorical(out, self.sizes) if self.is_multi else Categorical(out)
 
 
+def check_bounds(spec: Spec) -> None:
+    """A UserError unless [-1, 1] means all of the action space, as squashed actions need."""
+    if not spec.is_bounded or not spec.scale_actions:
+        raise UserError(
+            f"squashed actions need finite bounds, and scale_actions; this environment's: {spec.action_space}"
+        )
+
+
 class Deterministic(nn.Module):
     """One action for each state, squashed into [-1, 1], (N, A)."""
 
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
         super().__init__()
+        check_bounds(spec)
         encoder = Encoder(spec)
         body = mlp([encoder.num_features, *hidden], activation)
         self.net = nn.Sequential(encoder, *body, linear(hidden[-1], spec.action_sizes[0]), nn.Tanh())
@@ -251,6 +260,7 @@ class SquashedPolicy(nn.Module):
 
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
         super().__init__()
+        check_bounds(spec)
         encoder = Encoder(spec)
         self.body = nn.Sequential(encoder, *mlp([encoder.num_features, *hidden], activation))
         self.mean = linear(hidden[-1], spec.action_sizes[0])

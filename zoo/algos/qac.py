@@ -75,9 +75,9 @@ class QAC(nn.Module):
                 next_value=self.critic(batch.next_obs, self._next_action(batch)),
                 lam=self.config.lam * ~batch.truncated,
             )  # (T, B)
-            advantage = q
+            advantage = q.detach()
             if self.config.baseline:
-                advantage = q - self.critic.mean(batch.obs, policy, self.generator)
+                advantage = advantage - self.critic.mean(batch.obs, policy, self.generator)
             if self.config.normalize_advantage:
                 advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         policy_loss = -(advantage * policy.log_prob(batch.action)).mean()
