@@ -208,7 +208,7 @@ class ReplayBuffer:
         self.rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
         num_rows = max(capacity // num_envs, n_step) + 1  # one more for the newest successor
         self.num_slots = num_rows * num_envs
-        check_memory(spec, self.num_slots)
+        check_memory(spec, self.num_slots, prioritized=priority_exponent > 0)
         self._rows = allocate(spec, self.num_slots)._replace(next_obs=np.zeros(0))
         self._startable = np.zeros(self.num_slots, np.bool_)  # which slots hold a whole transition
         self._next = np.arange(num_envs)  # the slot that each environment writes next
@@ -338,10 +338,11 @@ class SumTree:
             self.sums[node] = self.sums[2 * node] + self.sums[2 * node + 1]
 
 
-def check_memory(spec: Spec, slots: int) -> None:
+def check_memory(spec: Spec, slots: int, *, prioritized: bool) -> None:
     """A UserError, with the arithmetic, where a replay of so many slots does not fit the free memory."""
     row = allocate(spec, 1)._replace(next_obs=np.zeros(0))
-    row_bytes = sum(field.nbytes for field in row) + 1
+    # A flag says where samples may start; a tree of priorities has up to four nodes of 8 bytes for each slot.
+    row_bytes = sum(field.nbytes for field in row) + 1 + 32 * prioritized
     needed, free = slots * row_bytes, psutil.virtual_memory().available
     if needed > free:
         raise UserError(

@@ -8,6 +8,7 @@ episodes are seeded once, by its first reset, and are not replayable one by one.
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -221,19 +222,11 @@ def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> 
         if num_envs != 1:
             raise UserError(f"one environment object cannot be {num_envs} environments; pass a function that makes one")
         return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.DISABLED)
-    if isinstance(env, str):
-        env = resolve_id(env)
+    factory = partial(make_env, resolve_id(env), **kwargs) if isinstance(env, str) else env
     if vec == "native":
-        if not isinstance(env, str) or gym.spec(env).vector_entry_point is None:
+        if not isinstance(env, str) or gym.spec(resolve_id(env)).vector_entry_point is None:
             raise UserError(f"{env} has no vector environment of its own; use --vec sync or --vec async")
-        return gym.make_vec(env, num_envs, vectorization_mode="vector_entry_point", **kwargs)
-    if isinstance(env, str):
-        env_id = env
-
-        def factory() -> gym.Env[Any, Any]:
-            return make_env(env_id, **kwargs)
-    else:
-        factory = env
+        return gym.make_vec(resolve_id(env), num_envs, vectorization_mode="vector_entry_point", **kwargs)
     factories = [factory] * num_envs
     if vec == "async":
         return AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.DISABLED)

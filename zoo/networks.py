@@ -232,9 +232,7 @@ class Policy(nn.Module):
 def check_bounds(spec: Spec) -> None:
     """A UserError unless [-1, 1] means all of the action space, as squashed actions need."""
     if not spec.is_bounded or not spec.scale_actions:
-        raise UserError(
-            f"squashed actions need finite bounds, and scale_actions; this environment's: {spec.action_space}"
-        )
+        raise UserError(f"squashed actions need finite bounds and scale_actions; here: {spec.action_space}")
 
 
 class Deterministic(nn.Module):
