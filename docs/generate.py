@@ -56,8 +56,12 @@ def settings(name: str) -> str:
     fields = field_info(registry.load_class(name).Config)
     rows = [[f"`{key}`", text(field.default), kind(field), field.description or ""] for key, field in fields.items()]
     envs = registry.get(name).envs.items()
-    tuned = [[env, ", ".join(f"`{key}` {text(value)}" for key, value in given.items())] for env, given in envs]
-    differ = table(["environment", "settings that differ from the defaults"], tuned)
+    scores = registry.get(name).scores
+    tuned = [
+        [env, ", ".join(f"`{key}` {text(value)}" for key, value in given.items()), str(scores.get(env, "not measured"))]
+        for env, given in envs
+    ]
+    differ = table(["environment", "settings that differ from the defaults", "return reached"], tuned)
     return f"{table(['setting', 'default', 'values', 'what it is'], rows)}\n\n{differ}"
 
 

@@ -39,6 +39,21 @@ class CellEntry(BaseModel):
         return ([self.algorithm] if self.algorithm else []) + self.also
 
 
+class Score(BaseModel):
+    """What the tuned settings reached: mean returns of fixed-seed evaluation episodes, over seeds of training."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    median: float
+    low: float
+    high: float
+    seeds: int
+    episodes: int = 100
+
+    def __str__(self) -> str:
+        return f"{self.median:g} (median of {self.seeds} seeds, from {self.low:g} to {self.high:g})"
+
+
 class AlgorithmEntry(BaseModel):
     """One algorithm: where it is, what it is, and its tuned settings for each environment."""
 
@@ -49,6 +64,7 @@ class AlgorithmEntry(BaseModel):
     equation: str
     paper: str
     envs: dict[str, dict[str, Any]] = {}
+    scores: dict[str, Score] = {}
 
     @property
     def source(self) -> str:
@@ -110,6 +126,7 @@ def read(paths: Iterable[Path]) -> Registry:
         for name, algorithm in part.algorithms.items():
             if name in merged.algorithms:
                 algorithm.envs = merged.algorithms[name].envs | algorithm.envs
+                algorithm.scores = merged.algorithms[name].scores | algorithm.scores
             merged.algorithms[name] = algorithm
         for key, entry in part.cells.items():
             cell = merged.cells[str(Cell(key))]

@@ -90,6 +90,9 @@ def _show(algorithm: str, overrides: dict[str, Any], env: str | None = None, jso
             table.add_row(name, text, source, field.description, style=style)
         table.add_section()
     console().print(table)
+    score = registry.get(algorithm).scores.get(env or "")
+    if score is not None and set(settings.sources.values()) <= {"default", "registry"}:
+        click.echo(f"expect a return of about {score}")
 
 
 def _dump(data: Any) -> str:
