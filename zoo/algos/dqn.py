@@ -43,7 +43,8 @@ class DQNConfig:
     epsilon_start: float = Field(1.0, ge=0, le=1, description="chance of a random action at the start")
     epsilon_end: float = Field(0.05, ge=0, le=1, description="the same once exploration_fraction is over")
     exploration_fraction: float = Field(0.1, gt=0, le=1, description="fraction of the run over which ε falls")
-    learning_rate: float = Field(1e-4, gt=0, description="Adam's step size")
+    learning_rate: float = Field(1e-4, gt=0, description="Adam's step size at the start")
+    learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
     loss: Literal["huber", "mse"] = Field("huber", description="how errors of Q are penalised")
     max_grad_norm: float = Field(10.0, gt=0, description="gradients longer than this are shortened to it")
     hidden: Widths = Field((64, 64), description="widths of the hidden layers")
@@ -106,7 +107,8 @@ class DQN(nn.Module):
         q = take(self.q(batch.obs[0]), batch.action[0])  # (N,)
         penalty = F.smooth_l1_loss if self.config.loss == "huber" else F.mse_loss
         q_loss = (batch.weight * penalty(q, target, reduction="none")).mean()
-        grad_norm = self.optimizer.minimize(q_loss, self.config.learning_rate)
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        grad_norm = self.optimizer.minimize(q_loss, learning_rate)
         self.replay.reprioritize(batch.slot, (target - q).detach())
         self.num_updates += 1
         if self.num_updates % self.config.target_every == 0:
