@@ -1,0 +1,262 @@
+"""Environments: the same transitions out of every autoreset mode, one seed for each episode, one place for bounds."""
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import RecordEpisodeStatistics
+from numpy.random import SeedSequence
+from probes import ScriptedEnv, row, scripted_action, transitions
+
+from zoo.buffers import RolloutBuffer
+from zoo.envs import Envs, episode_seed, make_env, resolve_id, vectorize
+from zoo.errors import UserError
+from zoo.normalize import ObsNormalizer, RewardNormalizer
+
+STEPS = 40
+NUM_ENVS = 3
+Vector = VectorEnv[Any, Any, Any]
+
+
+def scripted(mode: AutoresetMode, kind: Callable[..., Vector] = SyncVectorEnv) -> Envs:
+    return Envs(kind([partial(ScriptedEnv, copy) for copy in range(NUM_ENVS)], autoreset_mode=mode), SeedSequence(0))
+
+
+def collect(envs: Envs, steps: int, *, drop_dead: bool = True) -> list[list[tuple[Any, ...]]]:
+    """The transitions of each environment, in order."""
+    envs.reset()
+    columns: list[list[tuple[Any, ...]]] = [[] for _ in range(envs.num_envs)]
+    for _ in range(steps):
+        taken = envs.step(scripted_action(envs.obs), np.zeros(envs.num_envs, np.float32))
+        for i, column in enumerate(columns):
+            if taken.alive[i] or not drop_dead:
+                t = taken.transition
+                column.append(row(t.obs[i], t.action[i], t.reward[i], t.next_obs[i], t.terminated[i], t.truncated[i]))
+    envs.close()
+    return columns
+
+
+def truth(copy: int, count: int) -> list[tuple[Any, ...]]:
+    """The same policy in the bare environment, without any vector environment."""
+    return list(itertools.islice(transitions(ScriptedEnv(copy), itertools.repeat(None)), count))
+
+
+@pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_every_autoreset_mode_gives_the_bare_environments_transitions(
+    mode: AutoresetMode, kind: Callable[..., Vector]
+) -> None:
+    for copy, column in enumerate(collect(scripted(mode, kind), STEPS)):
+        assert len(column) > STEPS // 3
+        assert column == truth(copy, len(column))
+
+
+def test_rows_that_only_reset_are_no_transitions() -> None:
+    # The negative control: kept, they are found out.
+    for copy, column in enumerate(collect(scripted(AutoresetMode.NEXT_STEP), STEPS, drop_dead=False)):
+        assert set(column) - set(truth(copy, 10 * STEPS))
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_rollouts_are_the_same_and_without_gaps_in_every_mode(mode: AutoresetMode) -> None:
+    envs = scripted(mode)
+    buffer = RolloutBuffer(envs.spec, NUM_ENVS, 9)
+    envs.reset()
+    while not (batches := list(buffer.batches())):
+        taken = envs.step(scripted_action(envs.obs), np.zeros(NUM_ENVS, np.float32))
+        buffer.add(taken.transition, taken.alive)
+    (batch,) = batches
+    for copy in range(NUM_ENVS):
+        fields = (batch.obs, batch.action, batch.reward, batch.next_obs, batch.terminated, batch.truncated)
+        rows = [row(*(field[t, copy].numpy() for field in fields)) for t in range(9)]
+        assert rows == truth(copy, 9)
+    envs.close()
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_returns_and_lengths_are_those_of_the_recorder(mode: AutoresetMode) -> None:
+    envs = scripted(mode)
+    envs.reset()
+    found: list[list[tuple[float, int]]] = [[] for _ in range(NUM_ENVS)]
+    owner: dict[int, int] = {}
+    for _ in range(STEPS):
+        owner |= {int(number): i for i, number in enumerate(envs.numbers)}
+        for episode in envs.step(scripted_action(envs.obs), np.zeros(NUM_ENVS, np.float32)).episodes:
+            found[owner[episode.number]].append((episode.episode_return, episode.length))
+    envs.close()
+    for copy, episodes in enumerate(found):
+        env = RecordEpisodeStatistics(ScriptedEnv(copy))
+        for expected_return, length in episodes:
+            obs, _ = env.reset()
+            info: dict[str, Any] = {}
+            while "episode" not in info:
+                obs, _, _, _, info = env.step(scripted_action(obs))
+            assert expected_return == pytest.approx(float(info["episode"]["r"]))
+            assert length == info["episode"]["l"]
+
+
+def test_the_native_cart_pole_crosses_no_episode() -> None:
+    vector = vectorize("CartPole-v1", 4, "native")
+    assert type(vector).__name__ == "CartPoleVectorEnv"
+    envs, rng = Envs(vector, SeedSequence(3)), np.random.default_rng(0)
+    envs.reset()
+    single = gym.make("CartPole-v1")
+    single.reset(seed=0)
+    dead = ends = 0
+    for _ in range(120):
+        taken = envs.step(rng.integers(2, size=4), np.zeros(4, np.float32))
+        dead += int((~taken.alive).sum())
+        for i in np.flatnonzero(taken.alive):
+            t = taken.transition
+            single.unwrapped.state = tuple(t.obs[i].astype(np.float64))  # type: ignore[attr-defined]
+            single.unwrapped.steps_beyond_terminated = None  # type: ignore[attr-defined]
+            next_obs, reward, terminated, _, _ = single.unwrapped.step(int(t.action[i]))
+            np.testing.assert_allclose(t.next_obs[i], next_obs, atol=1e-6)
+            assert (t.reward[i], t.terminated[i]) == (reward, terminated)
+            ends += terminated
+    assert dead >= ends - 4 > 0
+    envs.close()
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_an_episode_is_replayable_from_its_seed_and_actions(env_id: str) -> None:
+    stream, rng = SeedSequence(5), np.random.default_rng(0)
+    envs = Envs(vectorize(env_id, 2), stream)
+    envs.reset()
+    steps = []
+    for _ in range(210):
+        number = int(envs.numbers[1])
+        action = rng.integers(2, size=2) if env_id == "CartPole-v1" else rng.uniform(-1, 1, (2, 1)).astype(np.float32)
+        steps.append((number, action, envs.step(action, np.zeros(2, np.float32)).transition))
+    env = gym.make(env_id)
+    replayed = None
+    for number, action, transition in steps:
+        if number != replayed:
+            obs, _ = env.reset(seed=episode_seed(stream, number))
+            replayed = number
+        np.testing.assert_array_equal(transition.obs[1], obs)
+        obs, reward, *_ = env.step(envs.spec.decode_action(action)[1])
+        np.testing.assert_array_equal(transition.next_obs[1], obs)
+        assert transition.reward[1] == pytest.approx(float(reward), rel=1e-6)
+    assert replayed > 0, "a second episode was replayed"
+    envs.close()
+
+
+def test_each_episode_gets_the_seed_of_its_number() -> None:
+    env = ScriptedEnv(script=None)
+    envs = Envs(SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.DISABLED), SeedSequence(7))
+    envs.reset()
+    for _ in range(30):
+        envs.step(scripted_action(envs.obs), np.zeros(1, np.float32))
+    assert env.seeds == [episode_seed(SeedSequence(7), number) for number in range(len(env.seeds))]
+    assert len(env.seeds) > 5
+    envs.close()
+
+
+def test_neighbouring_seeds_share_no_episode() -> None:
+    streams = [SeedSequence(seed).spawn(3)[1] for seed in range(50)]
+    seeds = [episode_seed(stream, number) for stream in streams for number in range(8)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_box_actions_are_scaled_and_clipped_in_one_place_and_stored_raw() -> None:
+    envs = Envs(vectorize("Pendulum-v1", 2), SeedSequence(0))
+    envs.reset()
+    given: list[Any] = []
+    step = envs.vector.step
+    envs.vector.step = lambda action: given.append(action) or step(action)
+    raw = np.array([[0.25], [-7.0]], np.float32)
+    transition = envs.step(raw, np.zeros(2, np.float32)).transition
+    np.testing.assert_array_equal(given[0], [[0.5], [-2.0]])  # Pendulum's torque is bounded by ±2
+    np.testing.assert_array_equal(transition.action, raw)
+    envs.close()
+
+
+def test_statistics_are_those_of_all_observations_and_whiten_the_final_one_too() -> None:
+    plain, whitened = (SyncVectorEnv([ScriptedEnv], autoreset_mode=AutoresetMode.DISABLED) for _ in range(2))
+    normalizer = ObsNormalizer(plain.single_observation_space)
+    raw, envs = Envs(plain, SeedSequence(0)), Envs(whitened, SeedSequence(0), obs_normalizer=normalizer)
+    seen = [raw.reset()]
+    envs.reset()
+    for _ in range(20):
+        action = scripted_action(raw.obs)
+        expected = raw.step(action, np.zeros(1, np.float32)).transition
+        found = envs.step(action, np.zeros(1, np.float32)).transition
+        seen.append(raw.obs)
+        np.testing.assert_allclose(found.next_obs, normalizer(expected.next_obs), atol=1e-6)
+        rows = np.concatenate(seen).astype(np.float64)
+        np.testing.assert_allclose(normalizer.mean.numpy(), rows.mean(0), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(normalizer.var.numpy(), rows.var(0), rtol=1e-2, atol=1e-2)
+
+
+def test_rewards_are_scaled_for_learning_and_reported_raw() -> None:
+    vector = SyncVectorEnv([ScriptedEnv], autoreset_mode=AutoresetMode.DISABLED)
+    envs = Envs(vector, SeedSequence(0), reward_normalizer=RewardNormalizer(1, gamma=0.9))
+    envs.reset()
+    returns: list[float] = []
+    scaled = []
+    for _ in range(12):
+        taken = envs.step(scripted_action(envs.obs), np.zeros(1, np.float32))
+        returns += [episode.episode_return for episode in taken.episodes]
+        scaled.append(float(taken.transition.reward[0]))
+    rewards = [(each[2], each[4] or each[5]) for each in truth(0, 12)]
+    expected, total = [], 0.0
+    for reward, ended in rewards:
+        total += reward
+        if ended:
+            expected.append(total)
+            total = 0.0
+    assert returns == pytest.approx(expected)
+    assert scaled != pytest.approx([reward for reward, _ in rewards])
+    assert np.sign(scaled).tolist() == np.sign([reward for reward, _ in rewards]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("Pendulum", "Pendulum-v1"),
+        ("CartPole", "CartPole-v1"),
+        ("CartPole-v0", "CartPole-v0"),
+        ("Acrobot", "Acrobot-v1"),
+    ],
+)
+def test_names_mean_the_newest_version(name: str, meant: str) -> None:
+    assert resolve_id(name) == meant
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Pendulumm", "did you mean 'Pendulum'"),
+        ("pendulum", "did you mean 'Pendulum'"),
+        ("CartPole-v7", "has no version '7'; known: CartPole-v0, CartPole-v1"),
+        ("Zzz", "lists what is installed"),
+    ],
+)
+def test_unknown_environments_are_refused_with_a_hint(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve_id(name)
+
+
+def test_what_cannot_be_vectorised_is_refused() -> None:
+    with pytest.raises(UserError, match="cannot be 2 environments"):
+        vectorize(ScriptedEnv(), 2)
+    with pytest.raises(UserError, match="no vector environment of its own"):
+        vectorize("Pendulum-v1", 2, "native")
+    with pytest.raises(UserError, match="cannot be made"):
+        make_env("CartPole-v1", no_such_argument=1)
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(env_id: str, **kwargs: Any) -> None:
+        raise gym.error.DependencyNotInstalled("Box2D is not installed")
+
+    monkeypatch.setattr(gym, "make", missing)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[box2d\]'"):
+        make_env("LunarLander-v3")
