@@ -1,0 +1,409 @@
+"""The replay buffer: a sample is what was added, drawn as often as it should be, at the memory that it should take."""
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import count
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Generator
+
+from zoo import buffers
+from zoo.buffers import ReplayBuffer, Segment, SumTree, Transition
+from zoo.errors import UserError
+from zoo.spec import Spec
+
+Array = NDArray[Any]
+
+SPEC = Spec(spaces.Box(-np.inf, np.inf, (2,)), spaces.Discrete(10**9))
+PENDULUM = Spec(spaces.Box(-8, 8, (3,)), spaces.Box(-2, 2, (1,)))
+ENDS = ((True, False), (False, True), (True, True))
+
+
+def make(num_envs: int = 1, *, spec: Spec = SPEC, seed: int = 0, **settings: Any) -> ReplayBuffer:
+    """A replay that may be sampled from the first transition on."""
+    settings = {"capacity": 100, "batch_size": 64, "learning_starts": 0, "train_every": 1, "num_updates": 1} | settings
+    return ReplayBuffer(spec, num_envs, Generator().manual_seed(seed), **settings)
+
+
+class Row(NamedTuple):
+    """What was added, as plain data; an observation's first number tells it from all others."""
+
+    obs: int
+    next_obs: int
+    terminated: bool
+    truncated: bool
+
+
+def stream(
+    seed: int, num_envs: int, num_steps: int, *, dead: float = 0.0, lengths: tuple[int, int] = (1, 7)
+) -> Iterator[tuple[Transition, Array, list[tuple[int, Row]]]]:
+    """Steps of episodes of random lengths and ends: the transition, who is alive, and the same as (environment, Row).
+
+    No observation appears twice but as the successor of one step and the start of the next. What an environment
+    says that is not alive is nonsense.
+    """
+    rng, tags = np.random.default_rng(seed), count(1)
+    now = [next(tags) for _ in range(num_envs)]
+    left = rng.integers(*lengths, size=num_envs, endpoint=True)
+    for _ in range(num_steps):
+        alive = rng.random(num_envs) >= dead
+        tag, successor = np.full(num_envs, -1), np.full(num_envs, -1)
+        flags = np.ones((2, num_envs), np.bool_)
+        rows = []
+        for i in np.flatnonzero(alive):
+            left[i] -= 1
+            ended = left[i] == 0
+            flags[:, i] = ENDS[rng.integers(3)] if ended else (False, False)
+            tag[i], successor[i] = now[i], next(tags)
+            now[i] = next(tags) if ended else successor[i]
+            left[i] = rng.integers(*lengths, endpoint=True) if ended else left[i]
+            rows.append((int(i), Row(int(tag[i]), int(successor[i]), bool(flags[0, i]), bool(flags[1, i]))))
+        yield Transition(vectors(tag), tag, tag / 8, vectors(successor), *flags, -tag / 4), alive, rows
+
+
+def vectors(tag: Array) -> Array:
+    return np.stack([tag, -tag], -1).astype(np.float32)
+
+
+class Filled(NamedTuple):
+    """A replay and every transition that it was ever given, environment by environment, oldest first."""
+
+    buffer: ReplayBuffer
+    history: list[list[Row]]
+
+    def place(self) -> dict[int, tuple[int, int]]:
+        """Observation -> (environment, index in its history)."""
+        return {row.obs: (i, k) for i, rows in enumerate(self.history) for k, row in enumerate(rows)}
+
+
+def fill(buffer: ReplayBuffer, seed: int, num_steps: int, **settings: Any) -> Filled:
+    history: list[list[Row]] = [[] for _ in range(buffer.num_envs)]
+    for transition, alive, rows in stream(seed, buffer.num_envs, num_steps, **settings):
+        buffer.add(transition, alive)
+        for field in transition:
+            field[:] = 1  # what a buffer keeps must be its own
+        for i, row in rows:
+            history[i].append(row)
+    return Filled(buffer, history)
+
+
+def assert_rows(batch: Segment, k: int, wanted: list[Row], cut: list[bool]) -> None:
+    """Row k of every sample is the wanted transition; `cut` ones also end there, as if truncated."""
+    obs, next_obs, terminated, truncated = (np.array(field) for field in zip(*wanted, strict=True))
+    np.testing.assert_array_equal(batch.obs[k], vectors(obs))
+    np.testing.assert_array_equal(batch.action[k], obs)
+    np.testing.assert_array_equal(batch.reward[k], obs / 8)
+    np.testing.assert_array_equal(batch.next_obs[k], vectors(next_obs))
+    np.testing.assert_array_equal(batch.terminated[k], terminated)
+    np.testing.assert_array_equal(batch.truncated[k], truncated | np.array(cut))
+    np.testing.assert_array_equal(batch.log_prob[k], -obs / 4)
+
+
+# What a sample is.
+
+SHAPES = [(1, 1, 50), (1, 20, 15), (1, 20, 300), (2, 20, 47), (3, 31, 100), (8, 64, 99), (5, 3, 40)]
+each_fill = pytest.mark.parametrize(("num_envs", "capacity", "num_steps"), SHAPES)
+
+
+@each_fill
+@pytest.mark.parametrize("n_step", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("dead", [0.0, 0.3])
+def test_segments_are_runs_of_transitions_of_one_episode(
+    num_envs: int, capacity: int, num_steps: int, n_step: int, dead: float
+) -> None:
+    buffer = make(num_envs, capacity=capacity, n_step=n_step, batch_size=500)
+    filled = fill(buffer, num_envs + num_steps, num_steps, dead=dead)
+    place, batch = filled.place(), buffer.sample()
+    assert [field.shape[:2] for field in batch[:7]] == [(n_step, 500)] * 7
+    going = np.arange(500)
+    starts = [place[int(tag)] for tag in batch.obs[0, :, 0]]
+    for k in range(n_step):
+        if not len(going):
+            break
+        rows = [filled.history[starts[j][0]][starts[j][1] + k] for j in going]
+        newest = [starts[j][1] + k == len(filled.history[starts[j][0]]) - 1 for j in going]
+        part = Segment(*(field[:, going] for field in batch[:7]), batch.weight, batch.slot)
+        # The newest transition is not the end of its episode, but nothing follows it yet.
+        assert_rows(part, k, rows, [last and not row.terminated for last, row in zip(newest, rows, strict=True)])
+        goes_on = [not (row.terminated or row.truncated or last) for row, last in zip(rows, newest, strict=True)]
+        going = going[goes_on]
+
+
+@pytest.mark.parametrize("num_steps", range(1, 40))
+def test_samples_are_right_at_every_moment_of_two_laps(num_steps: int) -> None:
+    filled = fill(make(2, capacity=20, batch_size=200), 3, num_steps)
+    place, batch = filled.place(), filled.buffer.sample()
+    found = [place[int(tag)] for tag in batch.obs[0, :, 0]]
+    rows = [filled.history[i][k] for i, k in found]
+    newest = [k == len(filled.history[i]) - 1 for i, k in found]
+    assert_rows(batch, 0, rows, [last and not row.terminated for last, row in zip(newest, rows, strict=True)])
+
+
+@each_fill
+@pytest.mark.parametrize("dead", [0.0, 0.3])
+def test_the_last_transitions_are_kept_and_older_ones_forgotten(
+    num_envs: int, capacity: int, num_steps: int, dead: float
+) -> None:
+    buffer = make(num_envs, capacity=capacity, batch_size=5000)
+    filled = fill(buffer, num_envs + num_steps, num_steps, dead=dead)
+    found = set(buffer.sample().obs[0, :, 0].int().tolist())
+    for rows in filled.history:
+        # A row for each observation: the newest successor, each transition's, and each end's.
+        room, kept = max(capacity // num_envs, 1), deque[int]()
+        for k, row in enumerate(reversed(rows)):
+            room -= 1 + (k > 0 and (row.terminated or row.truncated))
+            if room < 0:
+                break
+            kept.append(row.obs)
+        assert found & {row.obs for row in rows} == set(kept)
+
+
+def test_without_ends_exactly_capacity_transitions_are_kept() -> None:
+    filled = fill(make(2, capacity=30, batch_size=5000), 0, 100, lengths=(1000, 1000))
+    found = set(filled.buffer.sample().obs[0, :, 0].int().tolist())
+    assert found == {row.obs for rows in filled.history for row in rows[-15:]}
+
+
+def test_image_observations_keep_their_bytes() -> None:
+    space = spaces.Box(0, 255, (10, 10, 3), np.uint8)
+    buffer = make(spec=Spec(space, spaces.Discrete(2)), batch_size=8)
+    images = np.random.default_rng(0).integers(256, size=(6, 1, 10, 10, 3), dtype=np.uint8)
+    zero, no = np.zeros(1), np.zeros(1, np.bool_)
+    for k in range(5):
+        buffer.add(Transition(images[k], np.array([0]), zero + k, images[k + 1], no, no, zero), ~no)
+    batch = buffer.sample()
+    assert batch.obs.dtype == batch.next_obs.dtype == torch.uint8
+    for k, obs, next_obs in zip(batch.reward[0].int(), batch.obs[0], batch.next_obs[0], strict=True):
+        np.testing.assert_array_equal(obs, images[k, 0])
+        np.testing.assert_array_equal(next_obs, images[k + 1, 0])
+
+
+def test_samples_are_copies() -> None:
+    filled = fill(make(batch_size=500), 0, 50)
+    before = filled.buffer.sample()
+    for field in before:
+        field.zero_()
+    assert (filled.buffer.sample().obs[0, :, 0] > 0).all()
+
+
+# How often it is drawn.
+
+
+def frequencies(buffer: ReplayBuffer, draws: int) -> dict[int, int]:
+    """How often each transition, by its observation, starts a sample."""
+    tags = torch.cat([buffer.sample().obs[0, :, 0] for _ in range(draws // buffer.batch_size)])
+    return dict(zip(*(each.tolist() for each in tags.int().unique(return_counts=True)), strict=True))
+
+
+def excess(counts: Array, expected: Array) -> float:
+    """χ² of counts, in its own standard deviations above its mean under the null hypothesis."""
+    chi_square = float(((counts - expected) ** 2 / expected).sum())
+    degrees = len(counts) - 1
+    return (chi_square - degrees) / np.sqrt(2 * degrees)
+
+
+@pytest.mark.parametrize(("num_envs", "num_steps"), [(1, 30), (1, 300), (4, 20), (4, 200)])
+def test_every_transition_is_equally_likely(num_envs: int, num_steps: int) -> None:
+    filled = fill(make(num_envs, capacity=80, batch_size=500), 5, num_steps, dead=0.2)
+    counts = np.array(list(frequencies(filled.buffer, 60_000).values()))
+    assert len(counts) > 15
+    expected = np.full(len(counts), counts.sum() / len(counts))
+    assert abs(excess(counts, expected)) < 5
+    # Every other transition a tenth more often than its neighbours would be noticed.
+    skewed = expected * np.where(np.arange(len(counts)) % 2, 1.05, 0.95)
+    assert excess(counts, skewed * counts.sum() / skewed.sum()) > 5
+
+
+def prioritized(alpha: float, beta: float = 0.4, **settings: Any) -> tuple[Filled, dict[int, float]]:
+    """A replay whose every transition has an error of its own; the errors by observation."""
+    buffer = make(3, capacity=60, batch_size=500, priority_exponent=alpha, importance_exponent=beta, **settings)
+    filled = fill(buffer, 6, 150, dead=0.2)
+    errors: dict[int, float] = {}
+    rng = np.random.default_rng(7)
+    while len(errors) < np.count_nonzero(buffer._startable):
+        batch = buffer.sample()
+        tags = batch.obs[0, :, 0].int().tolist()
+        for tag in tags:
+            errors.setdefault(tag, float(rng.choice([-1, 1]) * rng.uniform(0.1, 2.0)))
+        buffer.reprioritize(batch.slot, torch.tensor([errors[tag] for tag in tags]))
+    return filled, errors
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_prioritized_sampling_follows_the_errors(alpha: float) -> None:
+    filled, errors = prioritized(alpha)
+    found = frequencies(filled.buffer, 100_000)
+    assert found.keys() == errors.keys()
+    counts = np.array([found[tag] for tag in errors])
+    share = np.abs(np.array(list(errors.values()))) ** alpha
+    # Each sample takes one draw of each equal share, so counts vary less than those of independent draws.
+    assert excess(counts, counts.sum() * share / share.sum()) < 5
+    assert excess(counts, np.full(len(counts), counts.mean())) > 50
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+@pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
+def test_weights_undo_the_bias(alpha: float, beta: float) -> None:
+    filled, errors = prioritized(alpha, beta)
+    share = np.abs(np.array(list(errors.values()))) ** alpha
+    probability = dict(zip(errors, share / share.sum(), strict=True))
+    batch = filled.buffer.sample()
+    weight = np.array([(len(errors) * probability[int(tag)]) ** -beta for tag in batch.obs[0, :, 0]])
+    np.testing.assert_allclose(batch.weight, weight / weight.max(), rtol=1e-4)
+
+
+def test_uniform_samples_all_weigh_one() -> None:
+    filled = fill(make(importance_exponent=0.4), 0, 50)
+    assert (filled.buffer.sample().weight == 1).all()
+
+
+def test_a_new_transition_has_the_largest_priority_so_far() -> None:
+    filled, errors = prioritized(1.0)
+    before = sum(map(abs, errors.values()))
+    largest = max(map(abs, errors.values()))
+    assert largest > 1
+    # Overwrites some, but adds at least one; a step of one environment whose episode goes on.
+    tag = np.array([10**6] * 3)
+    alive = np.array([True, False, False])
+    no = np.zeros(3, np.bool_)
+    filled.buffer.add(Transition(vectors(tag), tag, tag / 8, vectors(tag + 1), no, no, -tag / 4), alive)
+    found = frequencies(filled.buffer, 50_000)
+    share = found[10**6] / 50_000
+    # At most two of the sixty were forgotten.
+    assert largest / (before + largest) * 0.9 < share < largest / (before - largest) * 1.1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 100, 1000])
+@pytest.mark.parametrize("exponent", [0.6, 1.0])
+def test_sum_tree_is_a_cumulative_sum(size: int, exponent: float) -> None:
+    rng = np.random.default_rng(size)
+    tree, naive = SumTree(size, exponent), np.zeros(size)
+    for _ in range(10):
+        slots = rng.integers(size, size=max(size // 2, 1))
+        error = rng.uniform(0, 3, size)
+        tree.set(slots, error[slots])
+        naive[slots] = (error[slots] + 1e-6) ** exponent
+        gone = rng.integers(size, size=size // 5)
+        tree.remove(gone)
+        naive[gone] = 0
+    slots, share = tree.draw(np.random.default_rng(1), 500)
+    mass = (np.arange(500) + np.random.default_rng(1).random(500)) / 500 * naive.sum()
+    np.testing.assert_array_equal(slots, np.searchsorted(naive.cumsum(), mass, side="right"))
+    np.testing.assert_allclose(share, naive[slots] / naive.sum(), rtol=1e-9)
+
+
+def test_sum_tree_gives_new_slots_the_largest_priority_ever() -> None:
+    tree = SumTree(4, 1.0)
+    tree.add(np.array([0]))
+    tree.set(np.array([0]), np.array([7.0]))
+    tree.set(np.array([0]), np.array([1.0]))
+    tree.add(np.array([1]))
+    slots, share = tree.draw(np.random.default_rng(0), 800)
+    np.testing.assert_allclose(share, np.where(slots == 1, 7 / 8, 1 / 8), rtol=1e-5)
+    assert np.bincount(slots).tolist() == [100, 700]
+
+
+# What it costs.
+
+
+def size_of(value: Any) -> int:
+    """Bytes of all arrays within."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, tuple):
+        return sum(map(size_of, value))
+    return sum(map(size_of, vars(value).values())) if isinstance(value, ReplayBuffer | SumTree) else 0
+
+
+@pytest.mark.parametrize("num_envs", [1, 8])
+def test_a_million_transitions_cost_little_more_than_their_fields(num_envs: int) -> None:
+    buffer = make(num_envs, spec=PENDULUM, capacity=1_000_000)
+    # obs, action, reward, next_obs as float32, two flags, log_prob as float32
+    raw = 1_000_000 * (12 + 4 + 4 + 12 + 1 + 1 + 4)
+    assert raw / 2 < size_of(buffer) <= 1.2 * raw
+
+
+def test_images_are_kept_once_as_bytes() -> None:
+    shape = (84, 84, 4)
+    spec = Spec(spaces.Box(0, 255, shape, np.uint8), spaces.Discrete(4))
+    assert size_of(make(spec=spec, capacity=1000)) <= 1.01 * 1000 * np.prod(shape)
+
+
+def pretend_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(buffers.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+
+
+def test_a_replay_larger_than_memory_is_refused_with_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_free(monkeypatch, 2**30)
+    with pytest.raises(UserError) as refusal:
+        make(spec=PENDULUM, capacity=100_000_000)
+    message = str(refusal.value)
+    # 12 + 4 + 4 + 1 + 1 + 4 bytes of fields, and one to tell whether a sample may start there.
+    assert "100,000,001 transitions x 27 bytes = 2.5 GiB" in message
+    assert "1.0 GiB of free memory" in message
+    advised = int(message.split("capacity to ")[1].split(" ")[0].replace(",", ""))
+    assert advised == pytest.approx(0.8 * 2**30 / 27, abs=1)
+    make(spec=PENDULUM, capacity=advised)
+
+
+def test_memory_is_checked_before_any_is_taken() -> None:
+    # Twenty-seven petabytes: numpy itself would raise MemoryError, which is no UserError.
+    with pytest.raises(UserError, match="free memory"):
+        make(spec=PENDULUM, capacity=10**15)
+
+
+@pytest.mark.parametrize("priority_exponent", [0.0, 0.6])
+def test_what_is_accepted_fits(priority_exponent: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"spec": PENDULUM, "capacity": 100_000, "priority_exponent": priority_exponent}
+    needed = size_of(make(**settings))
+    pretend_free(monkeypatch, int(0.9 * needed))
+    with pytest.raises(UserError, match="free memory"):
+        make(**settings)
+
+
+# When learning is due.
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 8])
+@pytest.mark.parametrize("train_every", [1, 4, 5, 16])
+@pytest.mark.parametrize("num_updates", [1, 3])
+@pytest.mark.parametrize(("learning_starts", "batch_size"), [(0, 1), (0, 16), (7, 2), (20, 4), (1000, 1)])
+def test_samples_are_due_at_every_multiple_of_train_every(
+    num_envs: int, train_every: int, num_updates: int, learning_starts: int, batch_size: int
+) -> None:
+    buffer = make(
+        num_envs,
+        train_every=train_every,
+        num_updates=num_updates,
+        learning_starts=learning_starts,
+        batch_size=batch_size,
+    )
+    seen, due, step = [], [], 0
+    for transition, alive, rows in stream(1, num_envs, 60, dead=0.2):
+        steps = range(step + 1, step + len(rows) + 1)
+        step += len(rows)
+        multiples = sum(each % train_every == 0 for each in steps)
+        due.append(num_updates * multiples if step >= max(learning_starts, batch_size) else 0)
+        buffer.add(transition, alive)
+        batches = list(buffer.batches())
+        assert all(batch.obs.shape == (1, batch_size, 2) for batch in batches)
+        seen.append(len(batches))
+        assert not list(buffer.batches())
+    assert seen == due
+    assert any(due) == (learning_starts < 1000)
+
+
+def test_a_replay_never_keeps_a_run_waiting() -> None:
+    assert not fill(make(train_every=7), 0, 10).buffer.pending
+
+
+def test_the_same_generator_draws_the_same_samples() -> None:
+    first, second, other = (fill(make(seed=seed), 0, 80).buffer.sample() for seed in (0, 0, 1))
+    assert torch.equal(first.slot, second.slot)
+    assert not torch.equal(first.slot, other.slot)
