@@ -172,7 +172,8 @@ def stay_move(
 ) -> Move:
     # Leaving earns `leave` at once. Staying earns less and is always cut off, which costs nothing of the future
     # unless it is a termination as well.
-    return Move(1.0, state, terminated, True) if chosen(space, action, rng.random()) else Move(leave, state, True, False)
+    stays = chosen(space, action, rng.random())
+    return Move(1.0, state, terminated, True) if stays else Move(leave, state, True, False)
 
 
 def make_probes() -> dict[str, Probe]:
