@@ -187,6 +187,7 @@ class Remote:
         self.version = self.restarts = 0
         self.lags: list[int] = []
         self.queue: deque[Step] = deque()
+        self.backlog: deque[Collected] = deque()
         self.seeds = job.seeds
         self.dirty = True
         for actor in range(num_actors):
@@ -224,6 +225,7 @@ class Remote:
             for actor in actors:
                 self.backend.request(actor)
             collected = sorted(self._gather(self.num_actors), key=lambda each: each.actor)
+            self.lags += [self.version - each.version for each in collected]
             self.queue.extend(self._side_by_side(collected))
             return
         if self.fresh:
@@ -231,9 +233,12 @@ class Remote:
             for actor in actors:
                 for _ in range(OUTSTANDING):
                     self.backend.request(actor)
-        for each in self._gather(1):
-            self.queue.extend(self._alone(each))
-            self.backend.request(each.actor)
+        if not self.backlog:
+            self.backlog.extend(self._gather(1))
+        segment = self.backlog.popleft()
+        self.lags.append(self.version - segment.version)
+        self.queue.extend(self._alone(segment))
+        self.backend.request(segment.actor)
 
     def _gather(self, count: int) -> list[Collected]:
         """At least `count` segments, in the order in which they came."""
@@ -247,7 +252,6 @@ class Remote:
                     collected.append(each)
             if time.monotonic() > deadline:
                 raise RuntimeError(f"no segment from {self.num_actors} actors in {TIMEOUT:.0f} seconds")
-        self.lags += [self.version - each.version for each in collected]
         return collected
 
     def _replace(self, actor: int) -> None:
@@ -257,6 +261,8 @@ class Remote:
                 f"actor {actor} died; it was the {self.restarts}th death, and {MAX_RESTARTS} are allowed"
             )
         self._start(actor)
+        # What the dead actor left is dropped: its successor is asked for as much as anybody.
+        self.backlog = deque(each for each in self.backlog if each.actor != actor)
         for _ in range(1 if self.waits else OUTSTANDING):
             self.backend.request(actor)
 
