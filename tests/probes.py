@@ -208,7 +208,7 @@ def make_probes() -> dict[str, Probe]:
                     is_best=lambda state, action, space=space: chosen(space, action) == 1,
                 ),
                 "stay": Probe(
-                    partial(one, (0,), partial(stay_move, space, False, 1.2)),
+                    partial(one, (0,), partial(stay_move, space, False, 1.3)),
                     (0,),
                     is_best=lambda state, action, space=space: chosen(space, action) == 1,
                 ),

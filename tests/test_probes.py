@@ -13,6 +13,7 @@ from probes import ALGORITHMS, GAMMA, PROBES, Array, Probe, TruncationIsTerminat
 
 import zoo
 from zoo import registry
+from zoo.actors import Inline
 from zoo.config import build
 from zoo.envs import Envs
 from zoo.loop import learn
@@ -37,8 +38,21 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "a2c": {"optimizer": "adam"},
     "qac": {"total_steps": 6144, "baseline": True, "hidden": (64, 64), "activation": "relu", "learning_rate": 0.003},
     "dqn": {"exploration_fraction": 0.5},
-    "ddpg": {"total_steps": 1536, "num_updates": 4, "learning_rate": 0.003, "noise_std": 0.5},
-    "td3": {"total_steps": 1536, "num_updates": 4, "learning_rate": 0.003, "noise_std": 0.5},
+    # Rectified units saturate these actors on some seeds: one slope of Q is all that a single state has.
+    "ddpg": {
+        "total_steps": 1536,
+        "num_updates": 4,
+        "learning_rate": 0.003,
+        "noise_std": 0.5,
+        "activation": "tanh",
+    },
+    "td3": {
+        "total_steps": 1536,
+        "num_updates": 4,
+        "learning_rate": 0.003,
+        "noise_std": 0.5,
+        "activation": "tanh",
+    },
     "impala": {
         "num_steps": 1,
         "hidden": (32,),
@@ -121,7 +135,7 @@ def test_staying_is_a_mistake_where_truncation_ends_it(name: str) -> None:
     assert not best_everywhere(train(name, lambda: TruncationIsTermination(probe.make())), probe)
 
 
-@pytest.mark.parametrize("mode", AutoresetMode)
+@pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if has_critic(name)])
 def test_rows_that_only_reset_teach_nothing(name: str, mode: AutoresetMode) -> None:
     probe, settings = PROBES[f"final_obs-{FIRST_FORM[name]}"], settings_of(name)
@@ -131,6 +145,7 @@ def test_rows_that_only_reset_teach_nothing(name: str, mode: AutoresetMode) -> N
     config: Any = build(cls.Config, {key: settings[key] for key in settings if key in cls.Config.__annotations__}, name)
     algo = registry.make(name, envs.spec, config, SeedSequence(1))
     buffer = algo.make_buffer(envs.spec, envs.num_envs)
-    for _ in learn(algo, envs, buffer, total_steps=settings["total_steps"], log_every=settings["total_steps"]):
+    steps = settings["total_steps"]
+    for _ in learn(algo, Inline(algo, envs), buffer, total_steps=steps, log_every=steps):
         pass
     assert_values(algo, probe)

@@ -234,7 +234,8 @@ class Remote:
                 for _ in range(OUTSTANDING):
                     self.backend.request(actor)
         if not self.backlog:
-            self.backlog.extend(self._gather(1))
+            came = self._gather(1)  # may replace an actor, and the backlog with it
+            self.backlog.extend(came)
         segment = self.backlog.popleft()
         self.lags.append(self.version - segment.version)
         self.queue.extend(self._alone(segment))
