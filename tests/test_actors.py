@@ -128,7 +128,7 @@ def test_off_policy_segments_come_from_one_actor_each_and_their_lag_is_counted()
                 assert alive.tolist() in ([True, True, False, False], [False, False, True, True])
             source.learned()
             lags.append(source.metrics()["lag"])
-        assert 0 <= max(lags) <= 10
+        assert min(lags) >= 0
         assert max(lags) > 0  # segments that were under way while the learner made updates
     finally:
         source.close()
