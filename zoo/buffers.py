@@ -279,7 +279,7 @@ class ReplayBuffer:
         """Slots to start from, and their weights; (N,) each."""
         if self._priorities is not None:
             slots, share = self._priorities.draw(self.rng, self.batch_size)
-            weight = (share * self._startable.sum()) ** -self.importance_exponent
+            weight = share**-self.importance_exponent  # Schaul's factor N cancels in the next line
             return slots, (weight / weight.max()).astype(np.float32)
         slots = self.rng.integers(self._used, size=self.batch_size)
         while not (good := self._startable[slots]).all():
