@@ -170,6 +170,34 @@ def test_factories_and_objects_work_where_ids_do() -> None:
     )
 
 
+class ClosesForGood(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment that cannot be used again once it is closed."""
+
+    closed = False
+
+    def reset(self, **kwargs: Any) -> Any:
+        assert not self.closed
+        return self.env.reset(**kwargs)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_an_environment_object_stays_open_and_is_trained_with_the_defaults() -> None:
+    # ppo's settings for CartPole are tuned for eight environments: a rollout of one would be smaller than a batch.
+    env = ClosesForGood(gym.make("CartPole-v1"))
+    agent = zoo.train("ppo", env, seed=0, total_steps=1, eval_every=1, validation_episodes=1, eval_episodes=1)
+    assert agent.algo.config == registry.load_class("ppo").Config()
+    assert evaluate(agent, env, episodes=1).returns.tolist() == evaluate(agent, env, episodes=1).returns.tolist()
+
+
+def test_a_refused_folder_leaves_torch_its_threads(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(UserError, match="exists already"):
+        zoo.train("ppo", "CartPole-v1", out=tmp_path, **small("ppo", threads=before + 1))
+    assert torch.get_num_threads() == before
+
+
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_stable_baselines_evaluates_an_agent_unchanged(env_id: str) -> None:
     agent = zoo.train("ppo", env_id, **small("ppo"))

@@ -94,7 +94,9 @@ def load_agent(folder: Path) -> Agent:
         name, spec = description["algorithm"], Spec.from_json(description["spaces"])
         config: Any = build(registry.load_class(name).Config, description["config"], f"{folder / DESCRIPTION}")
         normalizer = ObsNormalizer(spec.observation_space) if description["normalize_obs"] else None
-    except (KeyError, TypeError, AttributeError, AssertionError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, AssertionError, ValueError) as error:
         raise UserError(f"{folder / DESCRIPTION} does not describe an agent: {error!r}") from None
     algo = registry.make(name, spec, config, SeedSequence(0))
     agent = Agent(name, algo, spec, normalizer)

@@ -213,6 +213,13 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
         raise UserError(f"{env_id} cannot be made: {error}") from None
 
 
+class Borrowed(gym.Wrapper[Any, Any, Any, Any]):
+    """A caller's own environment, which stays open when we are done with it."""
+
+    def close(self) -> None:
+        """Leave it open."""
+
+
 def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> VectorEnv[Any, Any, Any]:
     """`num_envs` copies of an environment id, of a factory's product, or (num_envs = 1) of an environment itself.
 
@@ -221,7 +228,7 @@ def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> 
     if isinstance(env, gym.Env):
         if num_envs != 1:
             raise UserError(f"one environment object cannot be {num_envs} environments; pass a function that makes one")
-        return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.DISABLED)
+        return SyncVectorEnv([lambda: Borrowed(env)], autoreset_mode=AutoresetMode.DISABLED)
     factory = partial(make_env, resolve_id(env), **kwargs) if isinstance(env, str) else env
     if vec == "native":
         if not isinstance(env, str) or gym.spec(resolve_id(env)).vector_entry_point is None:

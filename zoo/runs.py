@@ -62,7 +62,8 @@ def train(
 ) -> Agent:
     """Train `algorithm` on `env` and return the agent; `settings` are any of the run's or the algorithm's own.
 
-    `env` is an id ("Pendulum" means the newest version), a function that makes an environment, or an environment.
+    `env` is an id ("Pendulum" means the newest version), a function that makes an environment, or an environment
+    (alone, and so with the defaults rather than settings tuned for several).
     With `out`, the run is written into that folder, which must be new. A UserError (a ValueError) names a wrong
     setting before anything is trained.
     """
@@ -72,9 +73,8 @@ def train(
 def prepare(algorithm: str, env: EnvLike, overrides: dict[str, Any], *, source: str) -> Settings:
     """Resolved settings, with a seed drawn where none is given."""
     env_id = resolve_id(env) if isinstance(env, str) else _name(env)
-    settings = resolve(algorithm, env_id, overrides, source=source)
-    if isinstance(env, gym.Env) and "num_envs" not in overrides:
-        settings = replace(settings, run=replace(settings.run, num_envs=1))
+    # Tuned settings count on several environments; one environment object is trained with the defaults.
+    settings = resolve(algorithm, env_id, overrides, source=source, use_tuned=not isinstance(env, gym.Env))
     if settings.run.seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
         settings = replace(settings, run=replace(settings.run, seed=seed))
@@ -138,17 +138,20 @@ def run(
         obs_normalizer = None
     agent = Agent(settings.algorithm, algo, spec, obs_normalizer)
     threads = torch.get_num_threads()
-    torch.set_num_threads(settings.run.threads)
-    recorder = Recorder(out, settings, agent, eval_env, validation_stream, started)
+    recorder = None
     try:
+        recorder = Recorder(out, settings, agent, eval_env, validation_stream, started)
+        torch.set_num_threads(settings.run.threads)
         for report in learn(algo, source, buffer, total_steps=settings.run.total_steps, log_every=log_every(settings)):
             on_row(recorder.record(report))
         return recorder.finish()
     except BaseException:
-        recorder.rescue()
+        if recorder is not None:
+            recorder.rescue()
         raise
     finally:
-        recorder.close()
+        if recorder is not None:
+            recorder.close()
         source.close()
         torch.set_num_threads(threads)
 

@@ -58,7 +58,9 @@ class Settings:
         }
 
 
-def resolve(algorithm: str, env: str, overrides: Mapping[str, Any], *, source: str = "command line") -> Settings:
+def resolve(
+    algorithm: str, env: str, overrides: Mapping[str, Any], *, source: str = "command line", use_tuned: bool = True
+) -> Settings:
     """Defaults, then registry.yaml's settings for `env`, then `overrides`; unknown and invalid ones are refused."""
     entry = registry.get(algorithm)
     known_config = field_info(registry.load_class(algorithm).Config)
@@ -71,7 +73,7 @@ def resolve(algorithm: str, env: str, overrides: Mapping[str, Any], *, source: s
     for name in overrides:
         if name not in known_config and name not in known_run:
             raise UserError(f"{algorithm} has no setting {name!r}{nearest(name, [*known_config, *known_run])}")
-    tuned = entry.envs.get(env, {})
+    tuned = entry.envs.get(env, {}) if use_tuned else {}
     merged = {**tuned, **overrides}
     owner = f"{algorithm} on {env}" if env else algorithm
     return Settings(

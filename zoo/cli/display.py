@@ -15,6 +15,7 @@ from rich.table import Table
 from zoo.settings import Settings
 
 Row = dict[str, float]
+RETURNS = {"episode_return": "return (last 100)", "eval_return": "evaluation"}
 TIMING = ("step", "seconds", "steps_per_second")
 
 
@@ -78,8 +79,7 @@ def _live(settings: Settings, folder: Path) -> Iterator[Callable[[Row], None]]:
 
 
 def _label(key: str) -> str:
-    names = {"episode_return": "return (last 100)", "episode_length": "length (last 100)", "eval_return": "evaluation"}
-    return names.get(key, key)
+    return RETURNS.get(key, key)
 
 
 def _plain(settings: Settings, folder: Path) -> Callable[[Row], None]:
@@ -97,7 +97,8 @@ def _plain(settings: Settings, folder: Path) -> Callable[[Row], None]:
         if tenth <= shown:
             return
         shown = tenth
-        metrics = "  ".join(f"{key} {_format(value)}" for key, value in latest.items() if key not in TIMING)
+        shown_keys = [key for key in latest if key in RETURNS or key.endswith("_loss")]
+        metrics = "  ".join(f"{_label(key)} {_format(latest[key])}" for key in shown_keys)
         done = f"{row['step']:,.0f}/{total:,} ({min(row['step'] / total, 1):.0%})"
         click.echo(f"{done}  {row['step'] / row['seconds']:,.0f} steps/s  {_time_left(row, total)} left  {metrics}")
 
