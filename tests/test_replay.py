@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from zoo import buffers
-from zoo.buffers import ReplayBuffer, Segment, SumTree, Transition
+from zoo.buffers import ReplayBuffer, Segment, SegmentReplay, SumTree, Transition
 from zoo.errors import UserError
 from zoo.spec import Spec
 
@@ -27,8 +27,9 @@ ENDS = ((True, False), (False, True), (True, True))
 
 def make(num_envs: int = 1, *, spec: Spec = SPEC, seed: int = 0, **settings: Any) -> ReplayBuffer:
     """A replay that may be sampled from the first transition on."""
-    settings = {"capacity": 100, "batch_size": 64, "learning_starts": 0, "train_every": 1, "num_updates": 1} | settings
-    return ReplayBuffer(spec, num_envs, Generator().manual_seed(seed), **settings)
+    exponents = {key: settings.pop(key) for key in list(settings) if key.endswith("_exponent")}
+    config = SegmentReplay(**{"capacity": 100, "batch_size": 64, "n_step": 1} | settings)
+    return ReplayBuffer(spec, num_envs, config, Generator().manual_seed(seed), **exponents)
 
 
 class Row(NamedTuple):
@@ -198,7 +199,7 @@ def test_samples_are_copies() -> None:
 
 def frequencies(buffer: ReplayBuffer, draws: int) -> dict[int, int]:
     """How often each transition, by its observation, starts a sample."""
-    tags = torch.cat([buffer.sample().obs[0, :, 0] for _ in range(draws // buffer.batch_size)])
+    tags = torch.cat([buffer.sample().obs[0, :, 0] for _ in range(draws // buffer.config.batch_size)])
     return dict(zip(*(each.tolist() for each in tags.int().unique(return_counts=True)), strict=True))
 
 

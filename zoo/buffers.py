@@ -1,6 +1,7 @@
 """The one record of experience, and the two places it is kept."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -139,21 +140,8 @@ class SegmentBuffer(_Columns):
         super().__init__(spec, num_envs, num_steps)
         self.pending = True  # until there was one
         self.replayed = replayed
-        self.replay = (
-            ReplayBuffer(
-                spec,
-                num_envs,
-                generator,
-                capacity=capacity,
-                batch_size=num_envs,
-                learning_starts=num_steps * num_envs,
-                train_every=1,
-                num_updates=1,
-                n_step=num_steps,
-            )
-            if replayed
-            else None
-        )
+        config = SegmentReplay(capacity=capacity, batch_size=num_envs, n_step=num_steps)
+        self.replay = ReplayBuffer(spec, num_envs, config, generator) if replayed else None
 
     def add(self, transition: Transition, alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
@@ -175,6 +163,46 @@ class SegmentBuffer(_Columns):
             yield Transition(*self.replay.sample()[: len(Transition._fields)])
 
 
+class ReplayConfig(Protocol):
+    """The settings of a replay, as fields of an algorithm's Config."""
+
+    @property
+    def capacity(self) -> int:
+        """Transitions kept."""
+
+    @property
+    def batch_size(self) -> int:
+        """Trajectories in a sample."""
+
+    @property
+    def learning_starts(self) -> int:
+        """Steps before the first sample."""
+
+    @property
+    def train_every(self) -> int:
+        """Steps between samples, all environments together."""
+
+    @property
+    def num_updates(self) -> int:
+        """Samples each time."""
+
+    @property
+    def n_step(self) -> int:
+        """Rows of each trajectory."""
+
+
+@dataclass(frozen=True)
+class SegmentReplay:
+    """The settings of a SegmentBuffer's replay: as many segments as there are columns, whenever asked."""
+
+    capacity: int
+    batch_size: int
+    n_step: int
+    learning_starts: int = 0
+    train_every: int = 1
+    num_updates: int = 1
+
+
 class ReplayBuffer:
     """The last `capacity` transitions; `num_updates` samples of them for every `train_every` steps.
 
@@ -190,23 +218,17 @@ class ReplayBuffer:
         self,
         spec: Spec,
         num_envs: int,
+        config: ReplayConfig,
         generator: Generator,
         *,
-        capacity: int,
-        batch_size: int,
-        learning_starts: int,
-        train_every: int,
-        num_updates: int,
-        n_step: int = 1,
         priority_exponent: float = 0.0,
         importance_exponent: float = 0.0,
     ) -> None:
-        self.num_envs, self.batch_size, self.learning_starts = num_envs, batch_size, learning_starts
-        self.num_steps = max(train_every // num_envs, 1)
-        self.train_every, self.num_updates, self.n_step = train_every, num_updates, n_step
+        self.num_envs, self.config = num_envs, config
+        self.num_steps = max(config.train_every // num_envs, 1)
         self.importance_exponent = importance_exponent
         self.rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
-        num_rows = max(capacity // num_envs, n_step) + 1  # one more for the newest successor
+        num_rows = max(config.capacity // num_envs, config.n_step) + 1  # one more for the newest successor
         self.num_slots = num_rows * num_envs
         check_memory(spec, self.num_slots, prioritized=priority_exponent > 0)
         self._rows = allocate(spec, self.num_slots)._replace(next_obs=np.zeros(0))
@@ -236,19 +258,19 @@ class ReplayBuffer:
 
     def batches(self) -> Iterator[Segment]:
         """The samples that are due, each (n, N, ...)."""
-        if self._stored < max(self.learning_starts, self.batch_size):
-            self._unlearned %= self.train_every
+        if self._stored < max(self.config.learning_starts, self.config.batch_size):
+            self._unlearned %= self.config.train_every
             return
-        while self._unlearned >= self.train_every:
-            self._unlearned -= self.train_every
-            for _ in range(self.num_updates):
+        while self._unlearned >= self.config.train_every:
+            self._unlearned -= self.config.train_every
+            for _ in range(self.config.num_updates):
                 yield self.sample()
 
     def sample(self) -> Segment:
         """One sample, (n, N, ...)."""
         slots, weight = self._draw()
         rows = [slots]
-        for _ in range(self.n_step - 1):
+        for _ in range(self.config.n_step - 1):
             following = self._after(rows[-1])
             following = np.where(self._startable[following], following, self._after(following))
             # Past the newest transition there may be nothing: it stands twice, cut off by its own truncation.
@@ -278,13 +300,13 @@ class ReplayBuffer:
     def _draw(self) -> tuple[Array, Array]:
         """Slots to start from, and their weights; (N,) each."""
         if self._priorities is not None:
-            slots, share = self._priorities.draw(self.rng, self.batch_size)
+            slots, share = self._priorities.draw(self.rng, self.config.batch_size)
             weight = share**-self.importance_exponent  # Schaul's factor N cancels in the next line
             return slots, (weight / weight.max()).astype(np.float32)
-        slots = self.rng.integers(self._used, size=self.batch_size)
+        slots = self.rng.integers(self._used, size=self.config.batch_size)
         while not (good := self._startable[slots]).all():
             slots[~good] = self.rng.integers(self._used, size=int((~good).sum()))
-        return slots, np.ones(self.batch_size, np.float32)
+        return slots, np.ones(self.config.batch_size, np.float32)
 
     def _after(self, slots: Array) -> Array:
         """The slots one time step later in the same columns."""

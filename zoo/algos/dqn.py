@@ -68,13 +68,8 @@ class DQN(nn.Module):
         self.replay = ReplayBuffer(
             spec,
             num_envs,
+            self.config,
             self.generator,
-            capacity=self.config.capacity,
-            batch_size=self.config.batch_size,
-            learning_starts=self.config.learning_starts,
-            train_every=self.config.train_every,
-            num_updates=self.config.num_updates,
-            n_step=self.config.n_step,
             priority_exponent=self.config.priority_exponent,
             importance_exponent=self.config.importance_exponent,
         )

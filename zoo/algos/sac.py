@@ -59,17 +59,7 @@ class SAC(nn.Module):
         self.alpha_optimizer = Adam([self.log_alpha])
 
     def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
-        return ReplayBuffer(
-            spec,
-            num_envs,
-            self.generator,
-            capacity=self.config.capacity,
-            batch_size=self.config.batch_size,
-            learning_starts=self.config.learning_starts,
-            train_every=self.config.train_every,
-            num_updates=self.config.num_updates,
-            n_step=self.config.n_step,
-        )
+        return ReplayBuffer(spec, num_envs, self.config, self.generator)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
         action, log_prob = self.actor(obs).sample(self.generator)
