@@ -200,3 +200,11 @@ def test_processes_train_as_inline_does() -> None:
     # On-policy actors are waited for in a fixed order, so that even several processes give the same numbers.
     for name, value in agent.state_dict().items():
         torch.testing.assert_close(value, again.state_dict()[name], rtol=0, atol=0)
+
+
+def test_the_same_actors_run_on_ray() -> None:
+    pytest.importorskip("ray")
+    for name in ("a2c", "impala"):
+        settings = SMALL | {"engine": "ray", "actors": 2}
+        agent = zoo.train(name, "CartPole-v1", **settings)  # type: ignore[arg-type]
+        assert all(torch.isfinite(value).all() for value in agent.state_dict().values())
