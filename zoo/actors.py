@@ -34,8 +34,6 @@ TIMEOUT = 120.0  # seconds without a segment from any actor
 class Source(Protocol):
     """One step of experience after another."""
 
-    num_envs: int
-
     def step(self, progress: Progress) -> Step:
         """The next step's transitions; rows that are not `alive` have nothing to add."""
 
@@ -54,7 +52,6 @@ class Inline:
 
     def __init__(self, algo: Algorithm, envs: Envs, *, copy: Algorithm | None = None, lag: int = 0) -> None:
         self.algo, self.envs, self.lag = algo, envs, lag
-        self.num_envs = envs.num_envs
         self.actor = copy or algo
         self.updates = 0
         self.device = device_of(algo)
@@ -410,10 +407,11 @@ class Cluster:
             import ray
         except ImportError:
             raise UserError("--engine ray needs an extra: pip install -e '.[ray]'") from None
-        self.ray, self.spec = ray, spec
+        self.ray: Any = ray
+        self.spec = spec
         self.owns = not ray.is_initialized()
         if self.owns:
-            options = {"address": address} if address else {"_node_ip_address": "127.0.0.1"}
+            options: dict[str, Any] = {"address": address} if address else {"_node_ip_address": "127.0.0.1"}
             ray.init(include_dashboard=False, log_to_driver=False, **options)
         self.workers: dict[int, Any] = {}
         self.pending: dict[Any, int] = {}
