@@ -6,6 +6,8 @@
 Optionally the actor is driven by Q(s, a) - b(s), b(s) = E_a Q(s, a): the same gradient on average, less noise.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
@@ -15,7 +17,7 @@ from zoo.algos.base import Progress, Spec, Transition
 from zoo.buffers import RolloutBuffer
 from zoo.config import Field, Widths, config, linear
 from zoo.networks import ActionQ, Activation, Policy
-from zoo.optim import Adam
+from zoo.optim import Adam, RMSprop
 from zoo.targets import lambda_return
 from zoo.taxonomy import Cell
 
@@ -29,8 +31,9 @@ class QACConfig:
     lam: float = Field(0.0, ge=0, le=1, description="λ of the critic's returns: 0 is SARSA, above it SARSA(λ)")
     baseline: bool = Field(False, description="subtract b(s) = E_a Q(s, a) from the actor's Q(s, a)")
     baseline_samples: int = Field(8, ge=1, description="actions drawn for b(s) where they cannot be enumerated")
-    learning_rate: float = Field(7e-4, gt=0, description="Adam's step size at the start")
+    learning_rate: float = Field(7e-4, gt=0, description="step size at the start")
     learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
+    optimizer: Literal["rmsprop", "adam"] = Field("rmsprop", description="which optimiser")
     optimizer_eps: float = Field(1e-5, gt=0, description="ε in the optimiser's denominator")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     vf_coef: float = Field(0.5, ge=0, description="weight of the critic's loss")
@@ -51,7 +54,8 @@ class QAC(nn.Module):
         self.config, self.generator = config, generator
         self.actor = Policy(spec, config.hidden, config.activation, log_std_init=config.log_std_init)
         self.critic = ActionQ(spec, config.hidden, config.activation, num_samples=config.baseline_samples)
-        self.optimizer = Adam(self.parameters(), eps=config.optimizer_eps, max_grad_norm=config.max_grad_norm)
+        optimizer = {"rmsprop": RMSprop, "adam": Adam}[config.optimizer]
+        self.optimizer = optimizer(self.parameters(), eps=config.optimizer_eps, max_grad_norm=config.max_grad_norm)
 
     def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
