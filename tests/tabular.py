@@ -131,12 +131,19 @@ class Descent(nn.Module):
         super().__init__()
         self.params = list(parameters)
 
-    def minimize(self, loss: Tensor, learning_rate: float) -> Tensor:
+    def minimize(self, loss: Tensor, learning_rate: float | Tensor) -> Tensor:
         self.gradient = torch.autograd.grad(loss, self.params)
         with torch.no_grad():
             for parameter, gradient in zip(self.params, self.gradient, strict=True):
                 parameter -= learning_rate * gradient
         return torch.cat([gradient.flatten() for gradient in self.gradient]).norm()
+
+
+class Still(nn.Module):
+    """An optimiser that leaves everything as it is."""
+
+    def minimize(self, loss: Tensor, learning_rate: Tensor) -> Tensor:
+        return torch.zeros(())
 
 
 def make(name: str, spec: Spec, seed: int = 0, **settings: Any) -> Any:

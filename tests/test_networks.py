@@ -13,7 +13,17 @@ from torch import Generator, Tensor, nn
 from torch import distributions as reference
 
 from zoo.errors import UserError
-from zoo.networks import Categorical, Encoder, Gaussian, MultiCategorical, Policy, V, check_space
+from zoo.networks import (
+    Categorical,
+    Encoder,
+    EpsilonGreedy,
+    Gaussian,
+    MultiCategorical,
+    Policy,
+    SquashedPolicy,
+    V,
+    check_space,
+)
 from zoo.spec import Spec
 
 SIZES = (2, 3, 4)
@@ -37,6 +47,10 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def exponential(*shape: int) -> Tensor:
+    return torch.empty(shape).exponential_(generator=generator())
+
+
 def generator() -> Generator:
     return Generator().manual_seed(0)
 
@@ -52,7 +66,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
 def test_categorical_equals_torchs(lead: tuple[int, ...]) -> None:
     logits = 3 * normal(*lead, 4)
     mine, theirs = Categorical(logits), reference.Categorical(logits=logits)
-    action = mine.sample(generator())
+    action = mine.sample(exponential(*lead, 4))
     assert action.shape == mine.mode().shape == lead
     close(mine.log_prob(action), theirs.log_prob(action))
     close(mine.entropy(), theirs.entropy())
@@ -65,7 +79,7 @@ def test_multi_categorical_is_a_sum_of_torchs(lead: tuple[int, ...]) -> None:
     mine = MultiCategorical(logits, SIZES)
     bounds = (0, 2, 5, 9)
     theirs = [reference.Categorical(logits=logits[..., a:b]) for a, b in pairwise(bounds)]
-    action = mine.sample(generator())
+    action = mine.sample(exponential(*lead, sum(SIZES)))
     assert action.shape == mine.mode().shape == (*lead, len(SIZES))
     log_probs = [part.log_prob(a) for part, a in zip(theirs, action.unbind(-1), strict=True)]
     close(mine.log_prob(action), sum(log_probs, torch.zeros(lead)))
@@ -80,7 +94,7 @@ def test_gaussian_equals_torchs(lead: tuple[int, ...], state_dependent: bool) ->
     log_std = normal(*lead, 3, seed=1) if state_dependent else normal(3, seed=1)
     mine = Gaussian(mean, log_std)
     theirs = reference.Independent(reference.Normal(mean, log_std.exp().expand_as(mean)), 1)
-    action = mine.sample(generator())
+    action = mine.sample(normal(*lead, 3, seed=2))
     assert action.shape == mine.mode().shape == (*lead, 3)
     close(mine.log_prob(action), theirs.log_prob(action))
     close(mine.entropy(), theirs.entropy())
@@ -89,7 +103,7 @@ def test_gaussian_equals_torchs(lead: tuple[int, ...], state_dependent: bool) ->
 
 def test_categorical_samples_as_often_as_it_says() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.19, 0.01, 0.0])
-    actions = Categorical(probabilities.log().expand(SAMPLES, -1)).sample(generator())
+    actions = Categorical(probabilities.log().expand(SAMPLES, -1)).sample(exponential(SAMPLES, 5))
     frequency = torch.bincount(actions, minlength=5) / SAMPLES
     # Five standard errors of a binomial proportion; a uniform sampler would be far outside.
     tolerance = 5 * (probabilities * (1 - probabilities) / SAMPLES).sqrt()
@@ -101,7 +115,7 @@ def test_categorical_samples_as_often_as_it_says() -> None:
 def test_multi_categorical_samples_each_part_independently() -> None:
     first, second = torch.tensor([0.2, 0.8]), torch.tensor([0.1, 0.3, 0.6])
     logits = torch.cat([first, second]).log().expand(SAMPLES, -1)
-    actions = MultiCategorical(logits, (2, 3)).sample(generator())
+    actions = MultiCategorical(logits, (2, 3)).sample(exponential(SAMPLES, 5))
     joint = torch.bincount(3 * actions[:, 0] + actions[:, 1], minlength=6).reshape(2, 3) / SAMPLES
     expected = first[:, None] * second
     assert ((joint - expected).abs() < 5 * (expected * (1 - expected) / SAMPLES).sqrt()).all()
@@ -109,7 +123,7 @@ def test_multi_categorical_samples_each_part_independently() -> None:
 
 def test_gaussian_samples_have_its_moments() -> None:
     mean, std = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0])
-    actions = Gaussian(mean.expand(SAMPLES, -1), std.log()).sample(generator())
+    actions = Gaussian(mean.expand(SAMPLES, -1), std.log()).sample(normal(SAMPLES, 2))
     # Standard errors: σ/√N of a mean, σ²√(2/N) of a normal's variance, σ₁σ₂/√N of a covariance of zero.
     assert ((actions.mean(0) - mean).abs() < 5 * std / math.sqrt(SAMPLES)).all()
     covariance = torch.cov(actions.T)
@@ -117,20 +131,34 @@ def test_gaussian_samples_have_its_moments() -> None:
     assert covariance[0, 1].abs() < 5 * std.prod() / math.sqrt(SAMPLES)
 
 
-@pytest.mark.parametrize(
-    "distribution",
-    [
-        Categorical(normal(50, 4)),
-        MultiCategorical(normal(50, sum(SIZES)), SIZES),
-        Gaussian(normal(50, 3), torch.zeros(3)),
-    ],
-    ids=["categorical", "multi", "gaussian"],
-)
-def test_only_the_generator_decides_a_sample(distribution: Any) -> None:
-    first = distribution.sample(generator())
+def networks() -> dict[str, Any]:
+    """Everything that says what its samples are made of."""
+    make = {"categorical": CHOICE, "multi": spaces.MultiDiscrete(SIZES), "gaussian": spaces.Box(-1, 1, (3,))}
+    nets: dict[str, Any] = {name: Policy(spec_of(OBS, space), (8,), "tanh") for name, space in make.items()}
+    squashed = SquashedPolicy(spec_of(OBS, make["gaussian"]), (8,), "tanh")
+    return nets | {"squashed": squashed, "epsilon": EpsilonGreedy}
+
+
+@pytest.mark.parametrize("name", ["categorical", "multi", "gaussian", "squashed", "epsilon"])
+def test_only_the_generator_decides_noise(name: str) -> None:
+    net = networks()[name]
+    first = net.noise(50, generator=generator())
     torch.manual_seed(1)
-    assert torch.equal(first, distribution.sample(generator()))
-    assert not torch.equal(first, distribution.sample(Generator().manual_seed(1)))
+    assert torch.equal(first, net.noise(50, generator=generator()))
+    assert not torch.equal(first, net.noise(50, generator=Generator().manual_seed(1)))
+
+
+def test_epsilon_greedy_explores_as_often_as_it_says() -> None:
+    policy = EpsilonGreedy(torch.tensor([0.0, 2.0, 1.0]).expand(SAMPLES, -1), 0.3)
+    actions = policy.sample(policy.noise(SAMPLES, generator=generator()))
+    frequency = torch.bincount(actions, minlength=3) / SAMPLES
+    assert (frequency - torch.tensor([0.1, 0.8, 0.1])).abs().max() < 5 * math.sqrt(0.8 * 0.2 / SAMPLES)
+
+
+def test_epsilon_greedy_never_draws_an_action_that_is_not_there() -> None:
+    last = torch.tensor([0.0, 1 - 2**-24])  # the largest number that torch.rand gives
+    for num_actions in range(1, 200):
+        assert EpsilonGreedy(torch.zeros(num_actions), 1.0).sample(last) == num_actions - 1
 
 
 def test_extreme_logits_stay_finite() -> None:
@@ -251,8 +279,9 @@ def test_policy_matches_the_action_space(
     action: spaces.Space[Any], shape: tuple[int, ...], kind: type, lead: tuple[int, ...]
 ) -> None:
     spec = spec_of(OBS, action)
-    policy = Policy(spec, (8,), "tanh")(sample_obs(OBS, *lead))
-    drawn = policy.sample(generator())
+    actor = Policy(spec, (8,), "tanh")
+    policy = actor(sample_obs(OBS, *lead))
+    drawn = policy.sample(actor.noise(*lead, generator=generator()))
     assert type(policy) is kind
     assert spec.action_shape == shape
     assert drawn.shape == policy.mode().shape == (*lead, *shape)

@@ -25,6 +25,7 @@ from tabular import (
     M3Env,
     P,
     R,
+    Still,
     Table,
     action_value,
     discounted_visits,
@@ -312,13 +313,13 @@ def weigh(gradient: Tensor) -> Array:
 
 def qac_gradient(q: Any, **settings: Any) -> Array:
     """What QAC's own update does to the logits of π, driven by the table `q`."""
-    algo = make("qac", SPEC, gamma=GAMMA, vf_coef=0.0, **settings)
+    algo = make("qac", SPEC, gamma=GAMMA, **settings)
     algo.actor.net, algo.critic.net = Table(np.log(PI)), Table(q)
-    algo.optimizer = Descent(algo.actor.parameters())
+    algo.actor_optimizer, algo.critic_optimizer = Descent(algo.actor.parameters()), Descent(algo.critic.parameters())
     obs, action = (field[None] for field in chosen_by_pi())
     zero = torch.zeros(obs.shape)
     algo.update(Transition(obs, action, zero, obs, no(obs), no(obs), zero), NOW)
-    (gradient,) = algo.optimizer.gradient
+    (gradient,) = algo.actor_optimizer.gradient
     return weigh(gradient)
 
 
@@ -352,9 +353,9 @@ def test_baseline_must_not_be_differentiated(detached: bool) -> None:
 
 @pytest.mark.parametrize("baseline", [False, True])
 def test_qac_critic_finds_q_of_its_policy_whatever_drives_the_actor(baseline: bool) -> None:
-    algo = make("qac", SPEC, gamma=GAMMA, vf_coef=1.0, learning_rate=6.0, baseline=baseline)
+    algo = make("qac", SPEC, gamma=GAMMA, learning_rate=6.0, baseline=baseline)
     algo.actor.net, algo.critic.net = Table(np.log(PI)), Table(NOTHING)
-    algo.optimizer = Descent(algo.critic.parameters())
+    algo.actor_optimizer, algo.critic_optimizer = Still(), Descent(algo.critic.parameters())
     for _ in range(160):
         algo.update(followed(algo.critic.net.table, PI), NOW)
     assert_allclose(algo.critic.net.table, Q_PI, atol=1e-6)
@@ -539,7 +540,7 @@ def first_gradient(name: str, space: spaces.Space[Any], *, log_prob: float | Non
     reward = torch.randn(shape, generator=generator)
     with torch.no_grad():
         policy = algo.actor(obs)
-        action = policy.sample(generator)
+        action = policy.sample(algo.actor.noise(*shape, generator=generator))
         behaviour = policy.log_prob(action) if log_prob is None else torch.full(shape, log_prob)
     algo.update(Transition(obs, action, reward, next_obs, terminated, truncated, behaviour), NOW)
     return torch.cat([gradient.flatten() for gradient in algo.optimizer.gradient])

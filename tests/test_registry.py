@@ -55,7 +55,7 @@ class Toy(nn.Module):
 
     def act(self, obs, progress):
         policy = self.actor(obs)
-        action = policy.sample(self.generator)
+        action = policy.sample(self.actor.noise(len(obs), generator=self.generator))
         return action, policy.log_prob(action)
 
     def greedy(self, obs):

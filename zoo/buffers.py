@@ -69,6 +69,9 @@ class Buffer(Protocol):
     def batches(self) -> Iterator[Any]:
         """The batches to learn from now; none while learning is not due."""
 
+    def num_batches(self, total_steps: int) -> int:
+        """How many there will be, roughly, in so many steps."""
+
 
 def allocate(spec: Spec, *shape: int) -> Transition:
     """Zeroed arrays for transitions of `spec`, each with the leading `shape`."""
@@ -108,6 +111,10 @@ class _Columns:
             for rows, values in zip(self._rows, transition, strict=True):
                 rows[self._filled[columns], columns] = values[columns]
         self._filled += take
+
+    def num_batches(self, total_steps: int) -> int:
+        """How many rollouts fill in so many steps."""
+        return total_steps // self._rows.reward.size
 
 
 class RolloutBuffer(_Columns):
@@ -161,6 +168,10 @@ class SegmentBuffer(_Columns):
         for _ in range(self.replayed):
             assert self.replay is not None
             yield Transition(*self.replay.sample()[: len(Transition._fields)])
+
+    def num_batches(self, total_steps: int) -> int:
+        """How many segments of all columns fill in so many steps, and the replayed ones."""
+        return super().num_batches(total_steps) * (1 + self.replayed)
 
 
 class ReplayConfig(Protocol):
@@ -265,6 +276,10 @@ class ReplayBuffer:
             self._unlearned -= self.config.train_every
             for _ in range(self.config.num_updates):
                 yield self.sample()
+
+    def num_batches(self, total_steps: int) -> int:
+        """How many samples are due in so many steps."""
+        return max(total_steps - self.config.learning_starts, 0) // self.config.train_every * self.config.num_updates
 
     def sample(self) -> Segment:
         """One sample, (n, N, ...)."""

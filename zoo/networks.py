@@ -180,9 +180,8 @@ class QEnsemble(nn.Module):
 class ActionQ(nn.Module):
     """Q(s, a) of given actions, (N,), whatever the action space, and its mean under a policy."""
 
-    def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation, *, num_samples: int) -> None:
+    def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
         super().__init__()
-        self.num_samples = num_samples
         self.is_discrete = isinstance(spec.action_space, spaces.Discrete)
         self.net: nn.Module
         if self.is_discrete:
@@ -196,12 +195,11 @@ class ActionQ(nn.Module):
         q: Tensor = self.net(obs, action)
         return q.squeeze(0)
 
-    def mean(self, obs: Tensor, policy: "Distribution", generator: Generator) -> Tensor:
-        """E_a Q(s, a) for a ~ `policy`, (N,): exact over discrete actions, else over `num_samples` drawn ones."""
+    def mean(self, obs: Tensor, policy: "Distribution", noise: Tensor) -> Tensor:
+        """E_a Q(s, a) for a ~ `policy`, (N,): exact over discrete actions, else one draw for each row of `noise`."""
         if isinstance(policy, Categorical):
             return (policy.log_probs.exp() * self.net(obs)).sum(-1)
-        draws = [self(obs, policy.sample(generator)) for _ in range(self.num_samples)]
-        return torch.stack(draws).mean(0)
+        return torch.stack([self(obs, policy.sample(each)) for each in noise]).mean(0)
 
 
 class Policy(nn.Module):
@@ -221,6 +219,11 @@ class Policy(nn.Module):
         self.net = nn.Sequential(encoder, *body, linear(hidden[-1], num_outputs, 0.01))
         if self.is_box:
             self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_init))
+
+    def noise(self, *shape: int, generator: Generator) -> Tensor:
+        """What `sample` makes actions of, (*shape, outputs): normal for a Box, exponential for choices."""
+        noise = torch.empty(*shape, sum(self.sizes), device=generator.device)
+        return noise.normal_(generator=generator) if self.is_box else noise.exponential_(generator=generator)
 
     def forward(self, obs: Tensor) -> "Distribution":
         out = self.net(obs)
@@ -264,6 +267,10 @@ class SquashedPolicy(nn.Module):
         self.mean = linear(hidden[-1], spec.action_sizes[0])
         self.log_std = linear(hidden[-1], spec.action_sizes[0])
 
+    def noise(self, *shape: int, generator: Generator) -> Tensor:
+        """What `sample` makes actions of: standard normal, (*shape, A)."""
+        return torch.randn(*shape, self.mean.out_features, generator=generator, device=generator.device)
+
     def forward(self, obs: Tensor) -> "TanhGaussian":
         features = self.body(obs)
         return TanhGaussian(self.mean(features), self.log_std(features).clamp(-20, 2))
@@ -275,9 +282,11 @@ class Categorical:
     def __init__(self, logits: Tensor) -> None:
         self.log_probs = logits.log_softmax(-1)
 
-    def sample(self, generator: Generator) -> Tensor:
-        """One action a row, (N,), by the Gumbel trick: argmax of logits + Gumbel noise."""
-        noise = torch.empty_like(self.log_probs).exponential_(generator=generator)
+    def sample(self, noise: Tensor) -> Tensor:
+        """One action a row, (N,), by the Gumbel trick: argmax of logits + Gumbel noise.
+
+        `noise` is exponential, (N, A); minus its logarithm is Gumbel.
+        """
         return (self.log_probs - noise.log()).argmax(-1)
 
     def mode(self) -> Tensor:
@@ -296,15 +305,18 @@ class Categorical:
 class EpsilonGreedy:
     """The best action by Q, (N, A), but with chance ε any action, uniformly."""
 
-    def __init__(self, q: Tensor, epsilon: float) -> None:
+    def __init__(self, q: Tensor, epsilon: float | Tensor) -> None:
         self.best, self.num_actions, self.epsilon = q.argmax(-1), q.shape[-1], epsilon
 
-    def sample(self, generator: Generator) -> Tensor:
-        """One action a row, (N,)."""
-        device, shape = self.best.device, self.best.shape
-        chance = torch.rand(shape, generator=generator, device=device)
-        uniform = torch.randint(self.num_actions, shape, generator=generator, device=device)
-        return torch.where(chance < self.epsilon, uniform, self.best)
+    @staticmethod
+    def noise(*shape: int, generator: Generator) -> Tensor:
+        """What `sample` makes actions of: uniform in [0, 1), (*shape, 2)."""
+        return torch.rand(*shape, 2, generator=generator, device=generator.device)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """One action a row, (N,); `noise` (N, 2) says whether to explore, and where."""
+        chance, choice = noise.unbind(-1)
+        return torch.where(chance < self.epsilon, (choice * self.num_actions).long(), self.best)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """log π(a|s), (N,)."""
@@ -321,9 +333,11 @@ class MultiCategorical:
     def __init__(self, logits: Tensor, sizes: Sequence[int]) -> None:
         self.parts = [Categorical(part) for part in logits.split(list(sizes), -1)]
 
-    def sample(self, generator: Generator) -> Tensor:
-        """One action a row, (N, K)."""
-        return torch.stack([part.sample(generator) for part in self.parts], -1)
+    def sample(self, noise: Tensor) -> Tensor:
+        """One action a row, (N, K); `noise` is exponential, (N, ΣA)."""
+        sizes = [part.log_probs.shape[-1] for part in self.parts]
+        parts = zip(self.parts, noise.split(sizes, -1), strict=True)
+        return torch.stack([part.sample(each) for part, each in parts], -1)
 
     def mode(self) -> Tensor:
         """The most likely action, (N, K)."""
@@ -345,9 +359,8 @@ class Gaussian:
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self.mean, self.log_std = mean, log_std
 
-    def sample(self, generator: Generator) -> Tensor:
-        """One action a row, (N, A)."""
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
+    def sample(self, noise: Tensor) -> Tensor:
+        """One action a row, (N, A); `noise` is standard normal, (N, A)."""
         return self.mean + self.log_std.exp() * noise
 
     def mode(self) -> Tensor:
@@ -372,12 +385,11 @@ class TanhGaussian:
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self.mean, self.log_std = mean, log_std
 
-    def sample(self, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Actions, (N, A), that gradients flow through, and their log-probabilities, (N,).
+    def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions, (N, A), that gradients flow through, and their log-probabilities, (N,); `noise` is standard normal.
 
         log π(a|s) = log N(u) - Σ log(1 - a² + 10⁻⁶) with a = tanh u; the sum is the change of variables.
         """
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
         action = (self.mean + self.log_std.exp() * noise).tanh()
         terms = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2 * math.pi)
         correction = (1 - action.square() + 1e-6).log()

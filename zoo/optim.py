@@ -10,6 +10,11 @@ import torch
 from torch import Tensor, nn
 
 
+def scalar(value: float) -> Tensor:
+    """A number as a tensor: a compiled step is not compiled anew for each value. float64, as Python's own."""
+    return torch.tensor(value, dtype=torch.float64)
+
+
 class _Optimizer(nn.Module):
     """The gradient of a loss as one vector, clipped by its norm; subclasses say how far to step."""
 
@@ -57,8 +62,9 @@ class Adam(_Optimizer):
     ) -> None:
         super().__init__(parameters, max_grad_norm)
         self.betas, self.eps = betas, eps
-        # float64: β₂^step in float32 would differ from torch.optim's Python float.
-        self.register_buffer("step", torch.zeros((), dtype=torch.float64, device=self.params[0].device))
+        # float64: β₂^step in float32 would differ from torch.optim's Python float. (1,): a compiled update of a
+        # float64 scalar is lost in torch 2.13.
+        self.register_buffer("step", torch.zeros(1, dtype=torch.float64, device=self.params[0].device))
         self.register_buffer("exp_avg", self.zeros())
         self.register_buffer("exp_avg_sq", self.zeros())
 

@@ -30,6 +30,7 @@ from zoo import registry
 from zoo.actors import Cluster, Inline, Job, Processes, Remote, Source
 from zoo.agent import Agent, load_agent
 from zoo.algos.base import Algorithm, Buffer
+from zoo.compile import compile_step
 from zoo.envs import EnvLike, Envs, resolve_id, vectorize
 from zoo.errors import UserError
 from zoo.loop import Evaluation, Report, evaluate, learn
@@ -136,6 +137,7 @@ def run(
     else:
         algo, source, buffer, spec = _remote(settings, env, make_stream, train_stream)
         obs_normalizer = None
+    compile_step(algo, buffer, settings.run.compile, settings.run.total_steps)
     agent = Agent(settings.algorithm, algo, spec, obs_normalizer)
     threads = torch.get_num_threads()
     recorder = None

@@ -9,6 +9,7 @@ from zoo.config import Field, build, config, field_info
 from zoo.errors import UserError, nearest
 
 Engine = Literal["inline", "processes", "ray"]
+Compile = Literal["auto", "on", "off"]
 Vec = Literal["sync", "async", "native"]
 
 
@@ -21,6 +22,7 @@ class Run:
     seed: int | None = Field(None, ge=0, description="seed of everything; none draws one and records it")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, le=256, description="torch's threads; small networks are fastest with one")
+    compile: Compile = Field("auto", description="compile updates: auto does where a run makes thousands of them")
     engine: Engine = Field("inline", description="where actors run: in this process, in processes, or on Ray")
     actors: int = Field(1, ge=1, description="actor processes, each with num_envs environments")
     lag: int = Field(0, ge=0, description="inline engine: updates between refreshes of the policy that acts")

@@ -15,7 +15,7 @@ from zoo.algos.base import Progress, Spec, Transition
 from zoo.buffers import RolloutBuffer
 from zoo.config import Field, Widths, config, linear
 from zoo.networks import Activation, Policy, V
-from zoo.optim import Adam, RMSprop
+from zoo.optim import Adam, RMSprop, scalar
 from zoo.targets import gae
 from zoo.taxonomy import Cell
 
@@ -58,7 +58,7 @@ class A2C(nn.Module):
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
         policy = self.actor(obs)
-        action = policy.sample(self.generator)
+        action = policy.sample(self.actor.noise(len(obs), generator=self.generator))
         return action, policy.log_prob(action)
 
     def greedy(self, obs: Tensor) -> Tensor:
@@ -66,6 +66,10 @@ class A2C(nn.Module):
         return action
 
     def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        return self.step(batch, scalar(learning_rate))
+
+    def step(self, batch: Transition, learning_rate: Tensor) -> dict[str, Tensor]:
         value = self.critic(batch.obs)  # (T, B)
         with torch.no_grad():
             advantage = gae(
@@ -83,7 +87,6 @@ class A2C(nn.Module):
         value_loss = F.mse_loss(value, target)
         entropy = policy.entropy().mean()
         loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         grad_norm = self.optimizer.minimize(loss, learning_rate)
         return {
             "policy_loss": policy_loss.detach(),

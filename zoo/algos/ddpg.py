@@ -72,6 +72,9 @@ class DDPG(nn.Module):
         return action
 
     def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
+        return self.step(batch)
+
+    def step(self, batch: Segment) -> dict[str, Tensor]:
         with torch.no_grad():
             next_q = self.target_critic(batch.next_obs, self.target_actor(batch.next_obs))[0]  # (n, N)
             target = n_step(

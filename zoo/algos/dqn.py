@@ -16,7 +16,7 @@ from zoo.algos.base import Progress, Spec
 from zoo.buffers import ReplayBuffer, Segment
 from zoo.config import Field, Widths, config, linear
 from zoo.networks import Activation, EpsilonGreedy, Q, take
-from zoo.optim import Adam, polyak_
+from zoo.optim import Adam, polyak_, scalar
 from zoo.targets import n_step
 from zoo.taxonomy import Cell
 
@@ -81,7 +81,7 @@ class DQN(nn.Module):
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
         policy = self.policy(self.q(obs), progress)
-        action = policy.sample(self.generator)
+        action = policy.sample(policy.noise(len(obs), generator=self.generator))
         return action, policy.log_prob(action)
 
     def greedy(self, obs: Tensor) -> Tensor:
@@ -89,6 +89,16 @@ class DQN(nn.Module):
         return action
 
     def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        metrics, error = self.step(batch, scalar(learning_rate))
+        self.replay.reprioritize(batch.slot, error)
+        self.num_updates += 1
+        if self.num_updates % self.config.target_every == 0:
+            polyak_(self.target_q, self.q, self.config.tau)
+        return metrics
+
+    def step(self, batch: Segment, learning_rate: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Metrics, and the TD errors that decide the samples' priorities, (N,)."""
         with torch.no_grad():
             next_q = self.target_q(batch.next_obs)  # (n, N, A)
             best = (self.q(batch.next_obs) if self.config.double else next_q).argmax(-1)
@@ -102,10 +112,6 @@ class DQN(nn.Module):
         q = take(self.q(batch.obs[0]), batch.action[0])  # (N,)
         penalty = F.smooth_l1_loss if self.config.loss == "huber" else F.mse_loss
         q_loss = (batch.weight * penalty(q, target, reduction="none")).mean()
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         grad_norm = self.optimizer.minimize(q_loss, learning_rate)
-        self.replay.reprioritize(batch.slot, (target - q).detach())
-        self.num_updates += 1
-        if self.num_updates % self.config.target_every == 0:
-            polyak_(self.target_q, self.q, self.config.tau)
-        return {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}
+        metrics = {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}
+        return metrics, (target - q).detach()

@@ -18,7 +18,7 @@ from zoo.buffers import SegmentBuffer
 from zoo.config import Field, Widths, config, linear
 from zoo.errors import UserError
 from zoo.networks import Activation, Policy, V
-from zoo.optim import Adam, RMSprop
+from zoo.optim import Adam, RMSprop, scalar
 from zoo.targets import vtrace
 from zoo.taxonomy import Cell
 
@@ -77,7 +77,7 @@ class IMPALA(nn.Module):
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
         policy = self.actor(obs)
-        action = policy.sample(self.generator)
+        action = policy.sample(self.actor.noise(len(obs), generator=self.generator))
         return action, policy.log_prob(action)
 
     def greedy(self, obs: Tensor) -> Tensor:
@@ -85,6 +85,10 @@ class IMPALA(nn.Module):
         return action
 
     def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        return self.step(batch, scalar(learning_rate))
+
+    def step(self, batch: Transition, learning_rate: Tensor) -> dict[str, Tensor]:
         policy = self.actor(batch.obs)
         log_prob = policy.log_prob(batch.action)  # (T, B)
         value = self.critic(batch.obs)  # (T, B)
@@ -106,7 +110,6 @@ class IMPALA(nn.Module):
         value_loss = F.mse_loss(value, target)
         entropy = policy.entropy().mean()
         loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         grad_norm = self.optimizer.minimize(loss, learning_rate)
         return {
             "policy_loss": policy_loss.detach(),

@@ -4,6 +4,7 @@ A_t = GAE(λ) of r + γ (1 - terminated) V(s') - V(s)          ratio = π(a|s) /
 L   = -E[min(ratio A, clip(ratio, 1 ± ε) A)] + c_v E[(V(s) - (A + V_old))²] - c_e E[H(π)]
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from zoo.buffers import RolloutBuffer
 from zoo.config import Field, Widths, config, linear
 from zoo.errors import UserError
 from zoo.networks import Activation, Policy, V
-from zoo.optim import Adam
+from zoo.optim import Adam, scalar
 from zoo.targets import gae
 from zoo.taxonomy import Cell
 
@@ -76,11 +77,12 @@ class PPO(nn.Module):
                 f"batch_size {self.config.batch_size} is larger than a rollout: num_steps {self.config.num_steps} x "
                 f"num_envs {num_envs} = {size}; set batch_size to {size} or less"
             )
+        self.steps_per_batch = self.config.num_epochs * math.ceil(size / self.config.batch_size)
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
         policy = self.actor(obs)
-        action = policy.sample(self.generator)
+        action = policy.sample(self.actor.noise(len(obs), generator=self.generator))
         return action, policy.log_prob(action)
 
     def greedy(self, obs: Tensor) -> Tensor:
@@ -101,15 +103,15 @@ class PPO(nn.Module):
         rollout = Sample(*(row.flatten(0, 1) for row in rows))  # (T·B, ...)
         learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         clip_eps = linear(self.config.clip_eps, self.config.clip_eps_end, progress.fraction)
+        rates = scalar(learning_rate), scalar(clip_eps)
 
         steps = []
         for index in self._minibatches(len(rollout.obs)):
-            losses = self._losses(Sample(*(row[index] for row in rollout)), clip_eps)
-            steps.append({key: loss.detach() for key, loss in losses.items() if key != "loss"})
-            if self.config.target_kl is not None and losses["approx_kl"] > 1.5 * self.config.target_kl:
+            sample = Sample(*(row[index] for row in rollout))
+            if self.config.target_kl is not None and self._kl(sample) > 1.5 * self.config.target_kl:
                 break
-            steps[-1]["grad_norm"] = self.optimizer.minimize(losses["loss"], learning_rate)
-        return {key: torch.stack([step[key] for step in steps if key in step]).mean() for key in steps[0]}
+            steps.append(self.step(sample, *rates))
+        return {key: torch.stack([step[key] for step in steps]).mean() for key in steps[0]}
 
     def _minibatches(self, size: int) -> list[Tensor]:
         """Index sets, (batch_size,) each: a new permutation for each epoch; the last set of it may be smaller."""
@@ -117,7 +119,13 @@ class PPO(nn.Module):
         epochs = [torch.randperm(size, generator=self.generator, device=device) for _ in range(self.config.num_epochs)]
         return [index for epoch in epochs for index in epoch.split(self.config.batch_size)]
 
-    def _losses(self, batch: Sample, clip_eps: float) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def _kl(self, batch: Sample) -> Tensor:
+        """Schulman 2020's estimator k3 of KL(π_old, π), a scalar."""
+        log_ratio = self.actor(batch.obs).log_prob(batch.action) - batch.log_prob
+        return (log_ratio.exp() - 1 - log_ratio).mean()
+
+    def step(self, batch: Sample, learning_rate: Tensor, clip_eps: Tensor) -> dict[str, Tensor]:
         advantage = batch.advantage
         if self.config.normalize_advantage and len(advantage) > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
@@ -131,11 +139,13 @@ class PPO(nn.Module):
             value = batch.value + (value - batch.value).clamp(-self.config.clip_value, self.config.clip_value)
         value_loss = F.mse_loss(value, batch.target)
         entropy = policy.entropy().mean()
+        loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy
+        grad_norm = self.optimizer.minimize(loss, learning_rate)
         return {
-            "loss": policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy,
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
-            "entropy": entropy,
-            "approx_kl": (ratio.detach() - 1 - log_ratio.detach()).mean(),  # Schulman 2020, estimator k3
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "entropy": entropy.detach(),
+            "approx_kl": (ratio.detach() - 1 - log_ratio.detach()).mean(),
             "clip_fraction": ((ratio.detach() - 1).abs() > clip_eps).float().mean(),
+            "grad_norm": grad_norm,
         }

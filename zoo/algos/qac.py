@@ -1,7 +1,7 @@
 """QAC, the vanilla actor-critic: policy-based, on-policy, Q target.                     Sutton et al. 2000, theorem 1
 
     y = r + γ (1 - terminated) Q(s', a')                 a' is the action executed next (SARSA), λ-returns for λ > 0
-    L = -E[Q(s, a) log π(a|s)] + c_v E[(Q(s, a) - y)²] - c_e E[H(π)]
+    L_π = -E[Q(s, a) log π(a|s)] - c_e E[H(π)]           L_Q = E[(Q(s, a) - y)²], with a step size of its own
 
 Optionally the actor is driven by Q(s, a) - b(s), b(s) = E_a Q(s, a): the same gradient on average, less noise.
 """
@@ -17,7 +17,7 @@ from zoo.algos.base import Progress, Spec, Transition
 from zoo.buffers import RolloutBuffer
 from zoo.config import Field, Widths, config, linear
 from zoo.networks import ActionQ, Activation, Policy
-from zoo.optim import Adam, RMSprop
+from zoo.optim import Adam, RMSprop, scalar
 from zoo.targets import lambda_return
 from zoo.taxonomy import Cell
 
@@ -31,12 +31,12 @@ class QACConfig:
     lam: float = Field(0.0, ge=0, le=1, description="λ of the critic's returns: 0 is SARSA, above it SARSA(λ)")
     baseline: bool = Field(False, description="subtract b(s) = E_a Q(s, a) from the actor's Q(s, a)")
     baseline_samples: int = Field(8, ge=1, description="actions drawn for b(s) where they cannot be enumerated")
-    learning_rate: float = Field(7e-4, gt=0, description="step size at the start")
+    learning_rate: float = Field(7e-4, gt=0, description="the actor's step size at the start")
     learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
+    critic_speed: float = Field(1.0, gt=0, description="the critic's step size, as a multiple of the actor's")
     optimizer: Literal["rmsprop", "adam"] = Field("rmsprop", description="which optimiser")
     optimizer_eps: float = Field(1e-5, gt=0, description="ε in the optimiser's denominator")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
-    vf_coef: float = Field(0.5, ge=0, description="weight of the critic's loss")
     max_grad_norm: float = Field(0.5, gt=0, description="gradients longer than this are shortened to it")
     normalize_advantage: bool = Field(False, description="whiten what drives the actor, in each rollout")
     log_std_init: float = Field(0.0, description="log standard deviation of a Box policy at the start")
@@ -53,16 +53,18 @@ class QAC(nn.Module):
         super().__init__()
         self.config, self.generator = config, generator
         self.actor = Policy(spec, config.hidden, config.activation, log_std_init=config.log_std_init)
-        self.critic = ActionQ(spec, config.hidden, config.activation, num_samples=config.baseline_samples)
+        self.critic = ActionQ(spec, config.hidden, config.activation)
         optimizer = {"rmsprop": RMSprop, "adam": Adam}[config.optimizer]
-        self.optimizer = optimizer(self.parameters(), eps=config.optimizer_eps, max_grad_norm=config.max_grad_norm)
+        settings = {"eps": config.optimizer_eps, "max_grad_norm": config.max_grad_norm}
+        self.actor_optimizer = optimizer(self.actor.parameters(), **settings)
+        self.critic_optimizer = optimizer(self.critic.parameters(), **settings)
 
     def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
         policy = self.actor(obs)
-        action = policy.sample(self.generator)
+        action = policy.sample(self.actor.noise(len(obs), generator=self.generator))
         return action, policy.log_prob(action)
 
     def greedy(self, obs: Tensor) -> Tensor:
@@ -70,26 +72,35 @@ class QAC(nn.Module):
         return action
 
     def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        shape = batch.reward.shape
+        noise = self.actor.noise(*shape, generator=self.generator)
+        samples = self.config.baseline_samples if self.config.baseline else 0
+        baseline_noise = self.actor.noise(samples, *shape, generator=self.generator)
+        return self.step(batch, noise, baseline_noise, scalar(learning_rate))
+
+    def step(
+        self, batch: Transition, noise: Tensor, baseline_noise: Tensor, learning_rate: Tensor
+    ) -> dict[str, Tensor]:
         policy = self.actor(batch.obs)
         q = self.critic(batch.obs, batch.action)  # (T, B)
         with torch.no_grad():
             target = lambda_return(
                 reward=batch.reward,
                 discount=self.config.gamma * ~batch.terminated,
-                next_value=self.critic(batch.next_obs, self._next_action(batch)),
+                next_value=self.critic(batch.next_obs, self._next_action(batch, noise)),
                 lam=self.config.lam * ~batch.truncated,
             )  # (T, B)
             advantage = q.detach()
             if self.config.baseline:
-                advantage = advantage - self.critic.mean(batch.obs, policy, self.generator)
+                advantage = advantage - self.critic.mean(batch.obs, policy, baseline_noise)
             if self.config.normalize_advantage:
                 advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         policy_loss = -(advantage * policy.log_prob(batch.action)).mean()
         q_loss = F.mse_loss(q, target)
         entropy = policy.entropy().mean()
-        loss = policy_loss + self.config.vf_coef * q_loss - self.config.ent_coef * entropy
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
-        grad_norm = self.optimizer.minimize(loss, learning_rate)
+        self.actor_optimizer.minimize(policy_loss - self.config.ent_coef * entropy, learning_rate)
+        grad_norm = self.critic_optimizer.minimize(q_loss, self.config.critic_speed * learning_rate)
         return {
             "policy_loss": policy_loss.detach(),
             "q_loss": q_loss.detach(),
@@ -97,10 +108,9 @@ class QAC(nn.Module):
             "grad_norm": grad_norm,
         }
 
-    def _next_action(self, batch: Transition) -> Tensor:
+    def _next_action(self, batch: Transition, noise: Tensor) -> Tensor:
         """a' ~ π(·|s'): the action executed next, or a draw where the rollout or the episode ends, (T, B, ...)."""
-        next_action: Tensor = self.actor(batch.next_obs).sample(self.generator)
+        drawn: Tensor = self.actor(batch.next_obs).sample(noise)
         going_on = ~(batch.terminated | batch.truncated)[:-1]
-        executed = going_on.reshape(*going_on.shape, *[1] * (next_action.ndim - 2))
-        next_action[:-1] = torch.where(executed, batch.action[1:], next_action[:-1])
-        return next_action
+        executed = going_on.reshape(*going_on.shape, *[1] * (drawn.ndim - 2))
+        return torch.cat([torch.where(executed, batch.action[1:], drawn[:-1]), drawn[-1:]])

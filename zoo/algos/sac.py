@@ -62,7 +62,7 @@ class SAC(nn.Module):
         return ReplayBuffer(spec, num_envs, self.config, self.generator)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
-        action, log_prob = self.actor(obs).sample(self.generator)
+        action, log_prob = self.actor(obs).sample(self.actor.noise(len(obs), generator=self.generator))
         if progress.step < self.config.learning_starts:
             action = torch.empty_like(action).uniform_(-1, 1, generator=self.generator)
             log_prob = torch.full_like(log_prob, -math.log(2) * action.shape[-1])
@@ -73,14 +73,19 @@ class SAC(nn.Module):
         return action
 
     def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
+        n, size = batch.reward.shape
+        noise = self.actor.noise(size, generator=self.generator)
+        return self.step(batch, noise, self.actor.noise(n, size, generator=self.generator))
+
+    def step(self, batch: Segment, noise: Tensor, next_noise: Tensor) -> dict[str, Tensor]:
         obs, learning_rate = batch.obs[0], self.config.learning_rate
-        action, log_prob = self.actor(obs).sample(self.generator)
+        action, log_prob = self.actor(obs).sample(noise)
         alpha = self.log_alpha.detach().exp()  # the one before its own update, in both losses
         if self.config.learn_alpha:
             alpha_loss = -(self.log_alpha * (log_prob.detach() + self.target_entropy)).mean()
             self.alpha_optimizer.minimize(alpha_loss, learning_rate)
         with torch.no_grad():
-            next_action, next_log_prob = self.actor(batch.next_obs).sample(self.generator)
+            next_action, next_log_prob = self.actor(batch.next_obs).sample(next_noise)
             next_q = self.target_critic(batch.next_obs, next_action).amin(0)  # (n, N)
             target = n_step(
                 reward=batch.reward,

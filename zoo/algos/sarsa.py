@@ -19,7 +19,7 @@ from zoo.algos.base import Progress, Spec, Transition
 from zoo.buffers import RolloutBuffer
 from zoo.config import Field, Widths, config, linear
 from zoo.networks import Activation, EpsilonGreedy, Q, take
-from zoo.optim import Adam, polyak_
+from zoo.optim import Adam, polyak_, scalar
 from zoo.targets import n_step
 from zoo.taxonomy import Cell
 
@@ -62,13 +62,14 @@ class SARSA(nn.Module):
     def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
 
-    def policy(self, q: Tensor, progress: Progress) -> EpsilonGreedy:
+    def epsilon(self, progress: Progress) -> float:
+        """The chance of exploring."""
         fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
-        return EpsilonGreedy(q, linear(self.config.epsilon_start, self.config.epsilon_end, fraction))
+        return linear(self.config.epsilon_start, self.config.epsilon_end, fraction)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
-        policy = self.policy(self.q(obs), progress)
-        action = policy.sample(self.generator)
+        policy = EpsilonGreedy(self.q(obs), self.epsilon(progress))
+        action = policy.sample(policy.noise(len(obs), generator=self.generator))
         if self.chosen is not None and self.chosen[0].shape == obs.shape:
             same = (self.chosen[0] == obs).reshape(len(obs), -1).all(-1)
             action = torch.where(same, self.chosen[1], action)
@@ -80,13 +81,25 @@ class SARSA(nn.Module):
         return action
 
     def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        noise = EpsilonGreedy.noise(*batch.reward.shape, generator=self.generator)
+        metrics, next_action = self.step(batch, noise, scalar(self.epsilon(progress)), scalar(learning_rate))
+        self.chosen = batch.next_obs[-1].clone(), next_action
+        self.num_updates += 1
+        if self.num_updates % self.config.target_every == 0:
+            polyak_(self.target_q, self.q, self.config.tau)
+        return metrics
+
+    def step(
+        self, batch: Transition, noise: Tensor, epsilon: Tensor, learning_rate: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Metrics, and the actions promised at the observations after the rollout, (B,)."""
         with torch.no_grad():
             next_q = self.target_q(batch.next_obs)  # (T, B, A)
-            policy = self.policy(self.q(batch.next_obs), progress)
-            next_action = policy.sample(self.generator)  # (T, B)
+            policy = EpsilonGreedy(self.q(batch.next_obs), epsilon)
+            next_action = policy.sample(noise)  # (T, B)
             executed = ~(batch.terminated | batch.truncated)[:-1]
-            next_action[:-1] = torch.where(executed, batch.action[1:], next_action[:-1])
-            self.chosen = batch.next_obs[-1].clone(), next_action[-1]
+            next_action = torch.cat([torch.where(executed, batch.action[1:], next_action[:-1]), next_action[-1:]])
             target = n_step(
                 reward=batch.reward,
                 discount=self.config.gamma * ~batch.terminated,
@@ -97,9 +110,5 @@ class SARSA(nn.Module):
         q = take(self.q(batch.obs), batch.action)  # (T, B)
         penalty = F.smooth_l1_loss if self.config.loss == "huber" else F.mse_loss
         q_loss = penalty(q, target)
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         grad_norm = self.optimizer.minimize(q_loss, learning_rate)
-        self.num_updates += 1
-        if self.num_updates % self.config.target_every == 0:
-            polyak_(self.target_q, self.q, self.config.tau)
-        return {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}
+        return {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}, next_action[-1]

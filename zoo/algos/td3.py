@@ -75,11 +75,15 @@ class TD3(nn.Module):
         return action
 
     def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
+        self.num_updates += 1
+        noise = torch.empty_like(batch.action).normal_(generator=self.generator)
+        return self.step(batch, noise, self.num_updates % self.config.policy_delay == 0)
+
+    def step(self, batch: Segment, noise: Tensor, with_policy: bool) -> dict[str, Tensor]:
         with torch.no_grad():
-            next_action = self.target_actor(batch.next_obs)
-            noise = torch.empty_like(next_action).normal_(generator=self.generator) * self.config.target_noise
             clip = self.config.target_noise_clip
-            next_action = (next_action + noise.clamp(-clip, clip)).clamp(-1, 1)
+            smoothing = (self.config.target_noise * noise).clamp(-clip, clip)
+            next_action = (self.target_actor(batch.next_obs) + smoothing).clamp(-1, 1)
             target = n_step(
                 reward=batch.reward,
                 discount=self.config.gamma * ~batch.terminated,
@@ -92,8 +96,7 @@ class TD3(nn.Module):
         q_loss = (q - target).square().mean(-1).sum()
         grad_norm = self.critic_optimizer.minimize(q_loss, self.config.learning_rate)
         metrics = {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}
-        self.num_updates += 1
-        if self.num_updates % self.config.policy_delay == 0:
+        if with_policy:
             policy_loss = -self.critic(obs, self.actor(obs))[0].mean()
             self.actor_optimizer.minimize(policy_loss, self.config.learning_rate)
             polyak_(self.target_critic, self.critic, self.config.tau)
