@@ -64,6 +64,7 @@ class AlgorithmEntry(BaseModel):
     equation: str
     paper: str
     envs: dict[str, dict[str, Any]] = {}
+    presets: dict[str, dict[str, Any]] = {}
     scores: dict[str, Score] = {}
 
     @property

@@ -61,22 +61,34 @@ class Settings:
 
 
 def resolve(
-    algorithm: str, env: str, overrides: Mapping[str, Any], *, source: str = "command line", use_tuned: bool = True
+    algorithm: str,
+    env: str,
+    overrides: Mapping[str, Any],
+    *,
+    source: str = "command line",
+    preset: str | None = None,
+    use_tuned: bool = True,
 ) -> Settings:
-    """Defaults, then registry.yaml's settings for `env`, then `overrides`; unknown and invalid ones are refused."""
+    """Defaults, the preset, registry.yaml's settings for `env`, then `overrides`; later ones win.
+
+    A UserError names what is unknown or invalid.
+    """
     entry = registry.get(algorithm)
     known_config = field_info(registry.load_class(algorithm).Config)
     known_run = field_info(Run)
-    for env_id, tuned in entry.envs.items():
-        for name in tuned:
+    for where, settings in (*entry.envs.items(), *entry.presets.items()):
+        for name in settings:
             if name not in known_config and name not in known_run:
                 hint = nearest(name, [*known_config, *known_run])
-                raise UserError(f"registry: {algorithm} on {env_id} has no setting {name!r}{hint}")
+                raise UserError(f"registry: {algorithm} on {where} has no setting {name!r}{hint}")
     for name in overrides:
         if name not in known_config and name not in known_run:
             raise UserError(f"{algorithm} has no setting {name!r}{nearest(name, [*known_config, *known_run])}")
+    if preset is not None and preset not in entry.presets:
+        raise UserError(f"{algorithm} has no preset {preset!r}; it has: {', '.join(entry.presets) or 'none'}")
+    chosen = entry.presets[preset] if preset else {}
     tuned = entry.envs.get(env, {}) if use_tuned else {}
-    merged = {**tuned, **overrides}
+    merged = {**chosen, **tuned, **overrides}
     owner = f"{algorithm} on {env}" if env else algorithm
     return Settings(
         algorithm=algorithm,
@@ -88,7 +100,13 @@ def resolve(
             owner,
         ),
         sources={
-            name: source if name in overrides else "registry" if name in tuned else "default"
+            name: source
+            if name in overrides
+            else "registry"
+            if name in tuned
+            else f"preset {preset}"
+            if name in chosen
+            else "default"
             for name in (*known_run, *known_config)
         },
     )

@@ -1,0 +1,242 @@
+"""A Stable-Baselines3 model and an entry of the zoo as twins: the same settings, the same weights, tensor by tensor."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+from unittest.mock import patch
+
+import gymnasium as gym
+import torch
+from gymnasium import spaces
+from numpy.random import SeedSequence
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common import policies, preprocessing
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import Tensor, nn
+
+from zoo import registry
+from zoo.networks import EnsembleLinear
+from zoo.settings import resolve
+from zoo.spec import Spec
+
+CLASSES: dict[str, Any] = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "ddpg": DDPG, "td3": TD3, "sac": SAC}
+Space = spaces.Space[Any]
+
+
+class Stub(gym.Env[Any, Any]):
+    """Spaces and nothing behind them."""
+
+    def __init__(self, obs: Space, action: Space) -> None:
+        self.observation_space, self.action_space = obs, action
+
+    def reset(self, **kwargs: Any) -> Any:
+        """An observation."""
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        """Another one."""
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A parameter here and the one, or the ensemble's several, that it stands for in Stable-Baselines3."""
+
+    ours: Tensor
+    theirs: tuple[Tensor, ...]
+    combine: Callable[[Iterable[Tensor]], Tensor]
+
+    def copy(self) -> None:
+        """Theirs becomes ours."""
+        with torch.no_grad():
+            self.ours.copy_(self.combine(self.theirs))
+
+    def difference(self) -> float:
+        """The largest absolute difference."""
+        return (self.ours.detach() - self.combine(self.theirs).detach()).abs().max().item()
+
+
+def _only(tensors: Iterable[Tensor]) -> Tensor:
+    (tensor,) = tensors
+    return tensor
+
+
+def _weights(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.stack([tensor.T for tensor in tensors])
+
+
+def _biases(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.stack([tensor[None] for tensor in tensors])
+
+
+def pair_layers(ours: nn.Module, *theirs: Iterable[nn.Module]) -> Iterator[Pair]:
+    """The linear layers of a network in order, beside those of one network of theirs, or of an ensemble's several."""
+    mine = [layer for layer in ours.modules() if isinstance(layer, nn.Linear | EnsembleLinear)]
+    nets = [[layer for net in nets for layer in net.modules() if isinstance(layer, nn.Linear)] for nets in theirs]
+    for layer, *others in zip(mine, *nets, strict=True):
+        ensemble = isinstance(layer, EnsembleLinear)
+        yield Pair(layer.weight, tuple(each.weight for each in others), _weights if ensemble else _only)  # type: ignore[arg-type]
+        yield Pair(layer.bias, tuple(each.bias for each in others), _biases if ensemble else _only)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Twins:
+    """An entry, its model, and what must stay equal."""
+
+    name: str
+    algo: Any
+    model: Any
+    nets: dict[str, list[Pair]]
+    optimizers: dict[str, tuple[Any, Any]]  # ours and theirs
+    generator: torch.Generator
+
+    def copy(self) -> None:
+        """Their weights become ours, target networks included."""
+        for pair in chain.from_iterable(self.nets.values()):
+            pair.copy()
+
+    def difference(self) -> float:
+        """The largest absolute difference over parameters, target networks and optimiser moments."""
+        pairs = {id(pair.ours): pair for pair in chain.from_iterable(self.nets.values())}
+        found = [pair.difference() for pair in pairs.values()]
+        for ours, theirs in self.optimizers.values():
+            for name in ("exp_avg", "exp_avg_sq", "square_avg"):
+                if hasattr(ours, name):
+                    pieces = getattr(ours, name).split([p.numel() for p in ours.params])
+                    for param, piece in zip(ours.params, pieces, strict=True):
+                        pair = pairs[id(param)]
+                        # Theirs makes its moments at the first step, which TD3's actor takes later than its critics.
+                        state = tuple(theirs.state[p].get(name, torch.zeros_like(p)) for p in pair.theirs)
+                        found.append(Pair(piece.view_as(param), state, pair.combine).difference())
+        return max(found, key=lambda value: (value != value, value))
+
+
+# Settings under another name there; every other one that both sides know is passed on as it is.
+RENAMED = {
+    "num_steps": "n_steps", "num_epochs": "n_epochs", "lam": "gae_lambda", "clip_eps": "clip_range",
+    "clip_value": "clip_range_vf", "optimizer_eps": "rms_prop_eps", "capacity": "buffer_size",
+    "train_every": "train_freq", "num_updates": "gradient_steps", "n_step": "n_steps",
+    "target_every": "target_update_interval", "epsilon_start": "exploration_initial_eps",
+    "epsilon_end": "exploration_final_eps", "target_noise": "target_policy_noise",
+}  # fmt: skip
+SHARED = {
+    "ppo": "num_steps batch_size num_epochs gamma lam learning_rate clip_eps clip_value target_kl ent_coef vf_coef "
+    "max_grad_norm normalize_advantage",
+    "a2c": "num_steps gamma lam learning_rate optimizer_eps ent_coef vf_coef max_grad_norm normalize_advantage",
+    "dqn": "batch_size gamma tau target_every learning_rate max_grad_norm",
+    "ddpg": "batch_size gamma tau learning_rate",
+    "td3": "batch_size gamma tau learning_rate policy_delay target_noise target_noise_clip",
+    "sac": "batch_size gamma tau learning_rate",
+}
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
+
+
+def arguments(name: str, config: Any) -> dict[str, Any]:
+    """The keyword arguments of their class for our settings."""
+    known = {key: getattr(config, key) for key in SHARED[name].split()}
+    found = {RENAMED.get(key, key): value for key, value in known.items()}
+    net = {"pi": list(config.hidden), "vf": list(config.hidden)} if name in ("ppo", "a2c") else list(config.hidden)
+    found["policy_kwargs"] = {"net_arch": net, "activation_fn": ACTIVATIONS[config.activation]}
+    if name == "sac":
+        found["ent_coef"] = f"auto_{config.alpha}" if config.learn_alpha else config.alpha
+        found["target_entropy"] = "auto" if config.target_entropy is None else config.target_entropy
+    if name == "a2c":
+        found["use_rms_prop"] = config.optimizer == "rmsprop"
+    return found
+
+
+def make(name: str, obs: Space, action: Space, num_envs: int = 1, **settings: Any) -> Twins:
+    """Twins in torch's default dtype, with the preset that reproduces Stable-Baselines3 and these settings."""
+    resolved = resolve(name, "", settings, preset="sb3")
+    extra = {"buffer_size": 1} if name in ("dqn", "ddpg", "td3", "sac") else {}
+    env = DummyVecEnv([lambda: Stub(obs, action)] * num_envs)
+    model = CLASSES[name]("MlpPolicy", env, seed=0, device="cpu", **arguments(name, resolved.config), **extra)
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    spec = Spec(obs, action, scale_actions=resolved.run.scale_actions)
+    algo: Any = registry.make(name, spec, resolved.config, SeedSequence(0))
+    algo.make_buffer(spec, num_envs)
+    if torch.get_default_dtype() == torch.float64:
+        algo.double()
+        model.policy.double()
+        _double_temperature(model)
+    pair = {"ppo": _actor_v, "a2c": _actor_v, "dqn": _q, "ddpg": _actor_q, "td3": _actor_q, "sac": _soft}[name]
+    nets, optimizers = pair(algo, model)
+    twins = Twins(name, algo, model, nets, optimizers, torch.Generator().manual_seed(0))
+    twins.copy()
+    return twins
+
+
+Parts = tuple[dict[str, list[Pair]], dict[str, tuple[Any, Any]]]
+
+
+def _actor_v(algo: Any, model: Any) -> Parts:
+    theirs = model.policy
+    actor = list(pair_layers(algo.actor, [theirs.mlp_extractor.policy_net, theirs.action_net]))
+    if hasattr(algo.actor, "log_std"):
+        actor.append(Pair(algo.actor.log_std, (theirs.log_std,), _only))
+    critic = list(pair_layers(algo.critic, [theirs.mlp_extractor.value_net, theirs.value_net]))
+    return {"actor": actor, "critic": critic}, {"all": (algo.optimizer, theirs.optimizer)}
+
+
+def _q(algo: Any, model: Any) -> Parts:
+    nets = {"q": list(pair_layers(algo.q, [model.q_net])), "target": list(pair_layers(algo.target_q, [model.q_net_target]))}
+    return nets, {"q": (algo.optimizer, model.policy.optimizer)}
+
+
+def _actor_q(algo: Any, model: Any) -> Parts:
+    nets = {
+        "actor": list(pair_layers(algo.actor, [model.actor.mu])),
+        "critic": list(pair_layers(algo.critic, *([net] for net in model.critic.q_networks))),
+        "target_actor": list(pair_layers(algo.target_actor, [model.actor_target.mu])),
+        "target_critic": list(pair_layers(algo.target_critic, *([net] for net in model.critic_target.q_networks))),
+    }
+    return nets, {
+        "actor": (algo.actor_optimizer, model.actor.optimizer),
+        "critic": (algo.critic_optimizer, model.critic.optimizer),
+    }
+
+
+def _soft(algo: Any, model: Any) -> Parts:
+    actor = model.actor
+    nets = {
+        "actor": list(pair_layers(algo.actor, [actor.latent_pi, actor.mu, actor.log_std])),
+        "critic": list(pair_layers(algo.critic, *([net] for net in model.critic.q_networks))),
+        "target_critic": list(pair_layers(algo.target_critic, *([net] for net in model.critic_target.q_networks))),
+    }
+    optimizers = {
+        "actor": (algo.actor_optimizer, actor.optimizer),
+        "critic": (algo.critic_optimizer, model.critic.optimizer),
+    }
+    if model.log_ent_coef is not None:
+        nets["alpha"] = [Pair(algo.log_alpha, (model.log_ent_coef,), lambda tensors: _only(tensors).squeeze())]
+        optimizers["alpha"] = (algo.alpha_optimizer, model.ent_coef_optimizer)
+    return nets, optimizers
+
+
+def _double_temperature(model: Any) -> None:
+    """SAC's temperature stands outside of the policy's module."""
+    if getattr(model, "log_ent_coef", None) is not None:
+        model.log_ent_coef.data = model.log_ent_coef.data.double()
+    elif hasattr(model, "ent_coef_tensor"):
+        model.ent_coef_tensor = model.ent_coef_tensor.double()
+
+
+@contextmanager
+def precision(dtype: torch.dtype) -> Iterator[None]:
+    """Both sides in `dtype`; theirs casts observations to float32 of itself, which float64 must prevent."""
+
+    def keep(obs: Any, space: Space, normalize_images: bool = True) -> Any:
+        return obs if dtype == torch.float64 else preprocessing.preprocess_obs(obs, space, normalize_images)
+
+    before, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(1)
+    try:
+        with patch.object(policies, "preprocess_obs", keep):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+        torch.set_num_threads(threads)

@@ -1,0 +1,196 @@
+"""Rung 2: identical weights, batches and noise; every parameter, target and moment after 1 and after 20 updates.
+
+In float32 within 1e-6 after one update and 1e-5 after twenty; in float64 within 1e-10.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from torch import Tensor
+
+from zoo.algos.base import Progress
+from zoo.buffers import Segment, Transition
+from zoo.crosscheck import Check
+from zoo.crosscheck.sb3 import Space, Twins, make, precision
+
+OBS = spaces.Box(-10, 10, (5,), np.float32)
+DISCRETE, BOX = spaces.Discrete(4), spaces.Box(-1, 1, (3,), np.float32)
+NOW = Progress(1000, 1_000_000_000)
+TOLERANCES = {torch.float32: (1e-6, 1e-5), torch.float64: (1e-10, 1e-10)}
+STEPS, ENVS, SAMPLES = 8, 4, 32
+
+
+def rollout(twins: Twins, action_space: Space, noise: float) -> Transition:
+    """Random transitions with ends of both kinds, (T, B, ...), actions and log-probabilities of the present policy.
+
+    `noise` is added to the log-probabilities, so that ratios leave the clip on both sides.
+    """
+    g, shape = twins.generator, (STEPS, ENVS)
+    stream = torch.randn(STEPS + 1, ENVS, 5, generator=g)
+    terminated = torch.rand(shape, generator=g) < 0.15
+    truncated = ~terminated & (torch.rand(shape, generator=g) < 0.15)
+    final = torch.randn(*shape, 5, generator=g)
+    next_obs = torch.where((terminated | truncated)[..., None], final, stream[1:])
+    with torch.no_grad():
+        policy = twins.algo.actor(stream[:-1])
+        action = policy.sample(twins.algo.actor.noise(*shape, generator=g).to(stream.dtype))
+        if action.is_floating_point():
+            action = action.float().to(stream.dtype)  # their buffer keeps no more of it
+        log_prob = policy.log_prob(action) + noise * torch.randn(shape, generator=g)
+    reward = torch.randn(shape, generator=g)
+    return Transition(stream[:-1], action, reward, next_obs, terminated, truncated, log_prob)
+
+
+def fill(model: Any, batch: Transition) -> None:
+    """Their rollout buffer as their collect_rollouts would leave it: a truncation adds γ V(final) to its reward."""
+    buffer, dtype = model.rollout_buffer, batch.obs.numpy().dtype
+    with torch.no_grad():
+        values = model.policy.predict_values(batch.obs.flatten(0, 1)).reshape(STEPS, ENVS)
+        final = model.policy.predict_values(batch.next_obs.flatten(0, 1)).reshape(STEPS, ENVS)
+    done = (batch.terminated | batch.truncated).numpy()
+    buffer.observations = batch.obs.numpy().copy()
+    buffer.actions = batch.action.reshape(STEPS, ENVS, -1).numpy().astype(dtype)
+    buffer.rewards = (batch.reward + model.gamma * batch.truncated * final).numpy()
+    buffer.episode_starts = np.concatenate([np.zeros((1, ENVS)), done[:-1]]).astype(dtype)
+    buffer.values, buffer.log_probs = values.numpy(), batch.log_prob.numpy()
+    buffer.advantages, buffer.returns = np.zeros_like(buffer.rewards), np.zeros_like(buffer.rewards)
+    buffer.pos, buffer.full, buffer.generator_ready = STEPS, True, False
+    buffer.compute_returns_and_advantage(last_values=final[-1], dones=done[-1])
+
+
+def update_on_policy(twins: Twins, action_space: Space, noise: float, count: int) -> None:
+    """One rollout through both; their order of samples, environment by environment, is mapped to ours."""
+    batch = rollout(twins, action_space, noise)
+    fill(twins.model, batch)
+    orders = [np.random.default_rng((count, epoch)).permutation(STEPS * ENVS) for epoch in range(20)]
+    ours = [torch.from_numpy(order % STEPS * ENVS + order // STEPS) for order in orders]
+    size = getattr(twins.algo.config, "batch_size", STEPS * ENVS)
+    epochs = getattr(twins.algo.config, "num_epochs", 1)
+    twins.algo._minibatches = lambda total: [index for order in ours[:epochs] for index in order.split(size)]
+    remaining = iter(orders)
+    with patch.object(np.random, "permutation", lambda total: next(remaining)):
+        twins.model.train()
+    twins.algo.update(batch, NOW)
+
+
+def sample(twins: Twins, action_space: Space) -> Segment:
+    """A random replay sample, (1, N, ...)."""
+    g, shape = twins.generator, (1, SAMPLES)
+    if isinstance(action_space, spaces.Discrete):
+        action = torch.randint(int(action_space.n), shape, generator=g)
+    else:
+        action = 2 * torch.rand(*shape, *action_space.shape, generator=g) - 1  # type: ignore[misc]
+    obs, next_obs = (torch.randn(*shape, 5, generator=g) for _ in range(2))
+    terminated = torch.rand(shape, generator=g) < 0.2
+    truncated = ~terminated & (torch.rand(shape, generator=g) < 0.2)
+    reward, unused = torch.randn(shape, generator=g), torch.zeros(shape)
+    slots = torch.zeros(SAMPLES, dtype=torch.int64)
+    return Segment(obs, action, reward, next_obs, terminated, truncated, unused, torch.ones(SAMPLES), slots)
+
+
+def theirs(batch: Segment) -> ReplayBufferSamples:
+    """The same sample as they hold it: a truncation is not an end."""
+    action = batch.action[0].reshape(SAMPLES, -1)
+    done = batch.terminated[0].to(batch.obs.dtype)[:, None]
+    return ReplayBufferSamples(batch.obs[0], action, batch.next_obs[0], done, batch.reward[0][:, None])
+
+
+def update_off_policy(twins: Twins, action_space: Space, count: int) -> None:
+    """One sample through both, with the same noise in both."""
+    batch = sample(twins, action_space)
+    twins.model.replay_buffer = SimpleNamespace(sample=lambda size, env=None: theirs(batch))
+    g, shape = twins.generator, (SAMPLES, *(action_space.shape or ()))
+    draws = [torch.randn(shape, generator=g) for _ in range(2)]
+    if twins.name == "td3":
+        twins.algo.step = partial(_with_noise, type(twins.algo).step, twins.algo, count)
+    if twins.name == "sac":
+        pending = iter([draws[0], draws[1][None]])
+        twins.algo.actor.noise = lambda *shape, generator: next(pending)
+    remaining = iter(draws)
+    torch.manual_seed(count)
+    with patch.object(torch.distributions.normal, "_standard_normal", lambda *args, **kwargs: next(remaining)):
+        twins.model.train(gradient_steps=1, batch_size=SAMPLES)
+    if twins.name == "dqn":
+        twins.model._on_step()  # moves the target copy; in their loop it comes before the next update
+    twins.algo.update(batch, NOW)
+
+
+def _with_noise(step: Any, algo: Any, seed: int, batch: Segment, noise: Tensor, with_policy: bool) -> Any:
+    """TD3's step with the noise that theirs drew from the global stream."""
+    torch.manual_seed(seed)
+    scale = algo.config.target_noise
+    drawn = torch.empty_like(batch.action[0]).normal_(0, scale) / scale
+    return step(algo, batch, drawn[None], with_policy)
+
+
+def compare(name: str, title: str, action: Space, update: Callable[..., None], **settings: Any) -> Iterator[Check]:
+    """Twins after 1 and after 20 updates, in both precisions."""
+    for dtype, tolerances in TOLERANCES.items():
+        with precision(dtype):
+            twins = make(name, OBS, action, ENVS if update is not update_off_policy else 1, **settings)
+            worst, done = [], 0
+            for total in (1, 20):
+                for count in range(done, total):
+                    update(twins, action, count=count + 1)
+                done = total
+                worst.append(twins.difference())
+        bits = "float32" if dtype == torch.float32 else "float64"
+        for total, found, tolerance in zip((1, 20), worst, tolerances, strict=True):
+            what = f"{title}: {total} update{'s' * (total > 1)}, {bits}"
+            yield Check(name, 2, "SB3", what, found, tolerance)
+
+
+ON = {"hidden": (16, 16), "ent_coef": 0.01}
+PPO = ON | {"batch_size": 8, "num_steps": STEPS, "num_epochs": 3, "learning_rate": 1e-3}
+A2C = ON | {"num_steps": STEPS}
+OFF = {"hidden": (16, 16), "batch_size": SAMPLES, "learning_rate": 1e-3, "capacity": 100}
+
+
+def ppo() -> Iterator[Check]:
+    """Both action spaces, clipped values, and a rollout left early because of its KL."""
+    update = partial(update_on_policy, noise=0.3)
+    yield from compare("ppo", "discrete", DISCRETE, update, **PPO)
+    yield from compare("ppo", "Box", BOX, update, **PPO)
+    yield from compare("ppo", "clipped value loss", DISCRETE, update, **PPO, clip_value=0.1)
+    early = partial(update_on_policy, noise=0.0)
+    yield from compare("ppo", "KL stop", DISCRETE, early, **PPO | {"learning_rate": 3e-3}, target_kl=2e-4)
+
+
+def a2c() -> Iterator[Check]:
+    """Both action spaces, RMSprop, λ = 1 and below."""
+    update = partial(update_on_policy, noise=0.0)
+    yield from compare("a2c", "discrete", DISCRETE, update, **A2C)
+    yield from compare("a2c", "Box, λ = 0.9", BOX, update, **A2C, lam=0.9)
+    yield from compare("a2c", "whitened advantages", DISCRETE, update, **A2C, normalize_advantage=True)
+
+
+def dqn() -> Iterator[Check]:
+    """Huber loss; the target copied every third update, or moved by τ."""
+    yield from compare("dqn", "Huber, hard copies", DISCRETE, update_off_policy, **OFF, target_every=3)
+    yield from compare("dqn", "Huber, Polyak", DISCRETE, update_off_policy, **OFF, target_every=1, tau=0.01)
+
+
+def ddpg() -> Iterator[Check]:
+    """One critic, an update of the policy each time."""
+    yield from compare("ddpg", "Box", BOX, update_off_policy, **OFF)
+
+
+def td3() -> Iterator[Check]:
+    """Twin critics, smoothed targets, delayed policy."""
+    yield from compare("td3", "Box", BOX, update_off_policy, **OFF)
+
+
+def sac() -> Iterator[Check]:
+    """Learned and fixed temperature."""
+    yield from compare("sac", "learned temperature", BOX, update_off_policy, **OFF)
+    yield from compare("sac", "fixed temperature", BOX, update_off_policy, **OFF, alpha=0.2, learn_alpha=False)
+
+
+CHECKS = {"ppo": ppo, "a2c": a2c, "dqn": dqn, "ddpg": ddpg, "td3": td3, "sac": sac}
