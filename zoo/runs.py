@@ -59,23 +59,29 @@ def train(
     env: EnvLike,
     *,
     out: str | Path | None = None,
+    preset: str | None = None,
     **settings: Any,
 ) -> Agent:
     """Train `algorithm` on `env` and return the agent; `settings` are any of the run's or the algorithm's own.
 
     `env` is an id ("Pendulum" means the newest version), a function that makes an environment, or an environment
     (alone, and so with the defaults rather than settings tuned for several).
+    `preset` names settings of the registry that give way to those tuned for `env`: "sb3" is Stable-Baselines3's way.
     With `out`, the run is written into that folder, which must be new. A UserError (a ValueError) names a wrong
     setting before anything is trained.
     """
-    return run(prepare(algorithm, env, settings, source="argument"), env, out=None if out is None else Path(out)).agent
+    prepared = prepare(algorithm, env, settings, source="argument", preset=preset)
+    return run(prepared, env, out=None if out is None else Path(out)).agent
 
 
-def prepare(algorithm: str, env: EnvLike, overrides: dict[str, Any], *, source: str) -> Settings:
+def prepare(
+    algorithm: str, env: EnvLike, overrides: dict[str, Any], *, source: str, preset: str | None = None
+) -> Settings:
     """Resolved settings, with a seed drawn where none is given."""
     env_id = resolve_id(env) if isinstance(env, str) else _name(env)
     # Tuned settings count on several environments; one environment object is trained with the defaults.
-    settings = resolve(algorithm, env_id, overrides, source=source, use_tuned=not isinstance(env, gym.Env))
+    use_tuned = not isinstance(env, gym.Env)
+    settings = resolve(algorithm, env_id, overrides, source=source, preset=preset, use_tuned=use_tuned)
     if settings.run.seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
         settings = replace(settings, run=replace(settings.run, seed=seed))

@@ -1,10 +1,11 @@
-"""The command line: zoo run | eval | watch | list | lookup | show."""
+"""The command line: zoo run | eval | watch | list | lookup | show | crosscheck."""
 
 import sys
 from collections.abc import Sequence
 
 import click
 
+from zoo.cli.crosscheck import crosscheck
 from zoo.cli.taxonomy import list_, lookup
 from zoo.cli.train import evaluate, run, show, watch
 from zoo.errors import UserError
@@ -19,7 +20,7 @@ def cli() -> None:
     """
 
 
-for command in (run, evaluate, watch, list_, lookup, show):
+for command in (run, evaluate, watch, list_, lookup, show, crosscheck):
     cli.add_command(command)
 
 

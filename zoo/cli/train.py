@@ -21,16 +21,22 @@ if TYPE_CHECKING:
     from zoo.loop import Evaluation
     from zoo.runs import Result
 
+PRESET = click.Option(["--preset"], metavar="NAME", help="Settings of the registry under the tuned ones: sb3.")
 ENV = click.Option(["--env"], metavar="ENV", help="Gymnasium id; without a version the newest is meant.")
 
 
 def _run(
-    algorithm: str, overrides: dict[str, Any], env: str | None = None, out: Path | None = None, quiet: bool = False
+    algorithm: str,
+    overrides: dict[str, Any],
+    env: str | None = None,
+    preset: str | None = None,
+    out: Path | None = None,
+    quiet: bool = False,
 ) -> None:
     from zoo import runs
 
     env = require_env(algorithm, env)
-    settings = runs.prepare(algorithm, env, overrides, source="command line")
+    settings = runs.prepare(algorithm, env, overrides, source="command line", preset=preset)
     folder = out or runs.default_folder(settings)
     with display(settings, folder, quiet=quiet) as update:
         result = runs.run(settings, env, out=folder, on_row=update)
@@ -58,6 +64,7 @@ run = AlgorithmGroup(
     action=_run,
     extra=[
         ENV,
+        PRESET,
         click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one."),
         click.Option(["--quiet"], is_flag=True, help="Print the run's folder and nothing else."),
     ],
@@ -66,12 +73,18 @@ run = AlgorithmGroup(
 )
 
 
-def _show(algorithm: str, overrides: dict[str, Any], env: str | None = None, json: bool = False) -> None:
+def _show(
+    algorithm: str,
+    overrides: dict[str, Any],
+    env: str | None = None,
+    preset: str | None = None,
+    json: bool = False,
+) -> None:
     if env is not None:
         from zoo.envs import resolve_id
 
         env = resolve_id(env)
-    settings = resolve(algorithm, env or "", overrides)
+    settings = resolve(algorithm, env or "", overrides, preset=preset)
     if json:
         click.echo(_dump(settings.to_json()))
         return
@@ -102,7 +115,7 @@ def _dump(data: Any) -> str:
 show = AlgorithmGroup(
     "show",
     action=_show,
-    extra=[ENV, click.Option(["--json"], is_flag=True, help="Print JSON.")],
+    extra=[ENV, PRESET, click.Option(["--json"], is_flag=True, help="Print JSON.")],
     help="Show an algorithm's settings on an environment, and where each came from.",
     subcommand_metavar="ALGORITHM [--env ENV] [SETTINGS]...",
 )

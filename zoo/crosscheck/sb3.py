@@ -78,8 +78,8 @@ def pair_layers(ours: nn.Module, *theirs: Iterable[nn.Module]) -> Iterator[Pair]
     nets = [[layer for net in nets for layer in net.modules() if isinstance(layer, nn.Linear)] for nets in theirs]
     for layer, *others in zip(mine, *nets, strict=True):
         ensemble = isinstance(layer, EnsembleLinear)
-        yield Pair(layer.weight, tuple(each.weight for each in others), _weights if ensemble else _only)  # type: ignore[arg-type]
-        yield Pair(layer.bias, tuple(each.bias for each in others), _biases if ensemble else _only)  # type: ignore[arg-type]
+        yield Pair(layer.weight, tuple(each.weight for each in others), _weights if ensemble else _only)
+        yield Pair(layer.bias, tuple(each.bias for each in others), _biases if ensemble else _only)
 
 
 @dataclass(frozen=True)
@@ -116,20 +116,24 @@ class Twins:
 
 # Settings under another name there; every other one that both sides know is passed on as it is.
 RENAMED = {
-    "num_steps": "n_steps", "num_epochs": "n_epochs", "lam": "gae_lambda", "clip_eps": "clip_range",
-    "clip_value": "clip_range_vf", "optimizer_eps": "rms_prop_eps", "capacity": "buffer_size",
-    "train_every": "train_freq", "num_updates": "gradient_steps", "n_step": "n_steps",
-    "target_every": "target_update_interval", "epsilon_start": "exploration_initial_eps",
-    "epsilon_end": "exploration_final_eps", "target_noise": "target_policy_noise",
-}  # fmt: skip
+    "num_steps": "n_steps",
+    "num_epochs": "n_epochs",
+    "lam": "gae_lambda",
+    "clip_eps": "clip_range",
+    "clip_value": "clip_range_vf",
+    "optimizer_eps": "rms_prop_eps",
+    "capacity": "buffer_size",
+    "target_every": "target_update_interval",
+    "target_noise": "target_policy_noise",
+}
 SHARED = {
     "ppo": "num_steps batch_size num_epochs gamma lam learning_rate clip_eps clip_value target_kl ent_coef vf_coef "
     "max_grad_norm normalize_advantage",
     "a2c": "num_steps gamma lam learning_rate optimizer_eps ent_coef vf_coef max_grad_norm normalize_advantage",
-    "dqn": "batch_size gamma tau target_every learning_rate max_grad_norm",
-    "ddpg": "batch_size gamma tau learning_rate",
-    "td3": "batch_size gamma tau learning_rate policy_delay target_noise target_noise_clip",
-    "sac": "batch_size gamma tau learning_rate",
+    "dqn": "capacity learning_starts batch_size gamma tau target_every learning_rate max_grad_norm",
+    "ddpg": "capacity learning_starts batch_size gamma tau learning_rate",
+    "td3": "capacity learning_starts batch_size gamma tau learning_rate policy_delay target_noise target_noise_clip",
+    "sac": "capacity learning_starts batch_size gamma tau learning_rate",
 }
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 
@@ -148,14 +152,13 @@ def arguments(name: str, config: Any) -> dict[str, Any]:
     return found
 
 
-def make(name: str, obs: Space, action: Space, num_envs: int = 1, **settings: Any) -> Twins:
+def make(name: str, env: Callable[[], gym.Env[Any, Any]], num_envs: int = 1, **settings: Any) -> Twins:
     """Twins in torch's default dtype, with the preset that reproduces Stable-Baselines3 and these settings."""
     resolved = resolve(name, "", settings, preset="sb3")
-    extra = {"buffer_size": 1} if name in ("dqn", "ddpg", "td3", "sac") else {}
-    env = DummyVecEnv([lambda: Stub(obs, action)] * num_envs)
-    model = CLASSES[name]("MlpPolicy", env, seed=0, device="cpu", **arguments(name, resolved.config), **extra)
+    vector = DummyVecEnv([env] * num_envs)
+    model = CLASSES[name]("MlpPolicy", vector, seed=0, device="cpu", **arguments(name, resolved.config))
     model.set_logger(Logger(folder=None, output_formats=[]))
-    spec = Spec(obs, action, scale_actions=resolved.run.scale_actions)
+    spec = Spec(vector.observation_space, vector.action_space, scale_actions=resolved.run.scale_actions)
     algo: Any = registry.make(name, spec, resolved.config, SeedSequence(0))
     algo.make_buffer(spec, num_envs)
     if torch.get_default_dtype() == torch.float64:
@@ -182,7 +185,10 @@ def _actor_v(algo: Any, model: Any) -> Parts:
 
 
 def _q(algo: Any, model: Any) -> Parts:
-    nets = {"q": list(pair_layers(algo.q, [model.q_net])), "target": list(pair_layers(algo.target_q, [model.q_net_target]))}
+    nets = {
+        "q": list(pair_layers(algo.q, [model.q_net])),
+        "target": list(pair_layers(algo.target_q, [model.q_net_target])),
+    }
     return nets, {"q": (algo.optimizer, model.policy.optimizer)}
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
-from torch import Tensor
+from torch import Generator, Tensor
 
 from zoo.algos.base import Progress
-from zoo.buffers import Segment, Transition
+from zoo.buffers import Segment, Transition, map_fields
 from zoo.crosscheck import Check
-from zoo.crosscheck.sb3 import Space, Twins, make, precision
+from zoo.crosscheck.sb3 import Space, Stub, Twins, make, precision
 
 OBS = spaces.Box(-10, 10, (5,), np.float32)
 DISCRETE, BOX = spaces.Discrete(4), spaces.Box(-1, 1, (3,), np.float32)
@@ -27,25 +27,27 @@ TOLERANCES = {torch.float32: (1e-6, 1e-5), torch.float64: (1e-10, 1e-10)}
 STEPS, ENVS, SAMPLES = 8, 4, 32
 
 
-def rollout(twins: Twins, action_space: Space, noise: float) -> Transition:
-    """Random transitions with ends of both kinds, (T, B, ...), actions and log-probabilities of the present policy.
-
-    `noise` is added to the log-probabilities, so that ratios leave the clip on both sides.
-    """
-    g, shape = twins.generator, (STEPS, ENVS)
-    stream = torch.randn(STEPS + 1, ENVS, 5, generator=g)
+def world(g: Generator) -> Transition:
+    """Random transitions with ends of both kinds, (T, B, ...); actions and log-probabilities are zeros."""
+    shape = STEPS, ENVS
+    stream, final = torch.randn(STEPS + 1, ENVS, 5, generator=g), torch.randn(*shape, 5, generator=g)
     terminated = torch.rand(shape, generator=g) < 0.15
     truncated = ~terminated & (torch.rand(shape, generator=g) < 0.15)
-    final = torch.randn(*shape, 5, generator=g)
     next_obs = torch.where((terminated | truncated)[..., None], final, stream[1:])
+    reward, zeros = torch.randn(shape, generator=g), torch.zeros(shape)
+    return Transition(stream[:-1], zeros, reward, next_obs, terminated, truncated, zeros)
+
+
+def rollout(algo: Any, g: Generator, noise: float = 0.0) -> Transition:
+    """The same with actions of the present policy; `noise` makes ratios leave the clip on both sides."""
+    batch = world(g)
     with torch.no_grad():
-        policy = twins.algo.actor(stream[:-1])
-        action = policy.sample(twins.algo.actor.noise(*shape, generator=g).to(stream.dtype))
+        policy = algo.actor(batch.obs)
+        action = policy.sample(algo.actor.noise(STEPS, ENVS, generator=g).to(batch.obs.dtype))
         if action.is_floating_point():
-            action = action.float().to(stream.dtype)  # their buffer keeps no more of it
-        log_prob = policy.log_prob(action) + noise * torch.randn(shape, generator=g)
-    reward = torch.randn(shape, generator=g)
-    return Transition(stream[:-1], action, reward, next_obs, terminated, truncated, log_prob)
+            action = action.float().to(batch.obs.dtype)  # their buffer keeps no more of it
+        log_prob = policy.log_prob(action) + noise * torch.randn(STEPS, ENVS, generator=g)
+    return batch._replace(action=action, log_prob=log_prob)
 
 
 def fill(model: Any, batch: Transition) -> None:
@@ -65,9 +67,9 @@ def fill(model: Any, batch: Transition) -> None:
     buffer.compute_returns_and_advantage(last_values=final[-1], dones=done[-1])
 
 
-def update_on_policy(twins: Twins, action_space: Space, noise: float, count: int) -> None:
+def update_on_policy(twins: Twins, noise: float, count: int) -> None:
     """One rollout through both; their order of samples, environment by environment, is mapped to ours."""
-    batch = rollout(twins, action_space, noise)
+    batch = rollout(twins.algo, twins.generator, noise)
     fill(twins.model, batch)
     orders = [np.random.default_rng((count, epoch)).permutation(STEPS * ENVS) for epoch in range(20)]
     ours = [torch.from_numpy(order % STEPS * ENVS + order // STEPS) for order in orders]
@@ -80,13 +82,20 @@ def update_on_policy(twins: Twins, action_space: Space, noise: float, count: int
     twins.algo.update(batch, NOW)
 
 
-def sample(twins: Twins, action_space: Space) -> Segment:
+def as_segment(batch: Transition) -> Segment:
+    """The rows of a rollout, (T, B, ...), as a replay sample of single transitions, (1, TB, ...)."""
+    rows = map_fields(lambda field: field.flatten(0, 1)[None], batch)
+    count = rows.reward.numel()
+    return Segment(**rows._asdict(), weight=torch.ones(count), slot=torch.arange(count))
+
+
+def sample(twins: Twins) -> Segment:
     """A random replay sample, (1, N, ...)."""
-    g, shape = twins.generator, (1, SAMPLES)
-    if isinstance(action_space, spaces.Discrete):
-        action = torch.randint(int(action_space.n), shape, generator=g)
+    g, shape, space = twins.generator, (1, SAMPLES), twins.model.action_space
+    if isinstance(space, spaces.Discrete):
+        action = torch.randint(int(space.n), shape, generator=g)
     else:
-        action = 2 * torch.rand(*shape, *action_space.shape, generator=g) - 1  # type: ignore[misc]
+        action = 2 * torch.rand(*shape, *space.shape, generator=g) - 1
     obs, next_obs = (torch.randn(*shape, 5, generator=g) for _ in range(2))
     terminated = torch.rand(shape, generator=g) < 0.2
     truncated = ~terminated & (torch.rand(shape, generator=g) < 0.2)
@@ -97,17 +106,21 @@ def sample(twins: Twins, action_space: Space) -> Segment:
 
 def theirs(batch: Segment) -> ReplayBufferSamples:
     """The same sample as they hold it: a truncation is not an end."""
-    action = batch.action[0].reshape(SAMPLES, -1)
+    action = batch.action[0].reshape(len(batch.slot), -1)
     done = batch.terminated[0].to(batch.obs.dtype)[:, None]
     return ReplayBufferSamples(batch.obs[0], action, batch.next_obs[0], done, batch.reward[0][:, None])
 
 
-def update_off_policy(twins: Twins, action_space: Space, count: int) -> None:
-    """One sample through both, with the same noise in both."""
-    batch = sample(twins, action_space)
-    twins.model.replay_buffer = SimpleNamespace(sample=lambda size, env=None: theirs(batch))
-    g, shape = twins.generator, (SAMPLES, *(action_space.shape or ()))
-    draws = [torch.randn(shape, generator=g) for _ in range(2)]
+def update_off_policy(twins: Twins, count: int) -> None:
+    """One random sample through both."""
+    batch = sample(twins)
+    update_both(twins, batch, theirs(batch), count)
+
+
+def update_both(twins: Twins, batch: Segment, samples: ReplayBufferSamples, count: int) -> None:
+    """One update of each from its own record of the same sample, with the same noise in both."""
+    twins.model.replay_buffer = SimpleNamespace(sample=lambda size, env=None: samples)
+    draws = [torch.randn(batch.action[0].shape, generator=twins.generator) for _ in range(2)]
     if twins.name == "td3":
         twins.algo.step = partial(_with_noise, type(twins.algo).step, twins.algo, count)
     if twins.name == "sac":
@@ -116,7 +129,7 @@ def update_off_policy(twins: Twins, action_space: Space, count: int) -> None:
     remaining = iter(draws)
     torch.manual_seed(count)
     with patch.object(torch.distributions.normal, "_standard_normal", lambda *args, **kwargs: next(remaining)):
-        twins.model.train(gradient_steps=1, batch_size=SAMPLES)
+        twins.model.train(gradient_steps=1, batch_size=len(batch.slot))
     if twins.name == "dqn":
         twins.model._on_step()  # moves the target copy; in their loop it comes before the next update
     twins.algo.update(batch, NOW)
@@ -134,11 +147,11 @@ def compare(name: str, title: str, action: Space, update: Callable[..., None], *
     """Twins after 1 and after 20 updates, in both precisions."""
     for dtype, tolerances in TOLERANCES.items():
         with precision(dtype):
-            twins = make(name, OBS, action, ENVS if update is not update_off_policy else 1, **settings)
+            twins = make(name, partial(Stub, OBS, action), 1 if update is update_off_policy else ENVS, **settings)
             worst, done = [], 0
             for total in (1, 20):
                 for count in range(done, total):
-                    update(twins, action, count=count + 1)
+                    update(twins, count=count + 1)
                 done = total
                 worst.append(twins.difference())
         bits = "float32" if dtype == torch.float32 else "float64"

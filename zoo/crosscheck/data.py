@@ -1,0 +1,135 @@
+"""Rung 1: what a Stable-Baselines3 model recorded in a real environment, through its code and through ours.
+
+On-policy: advantages and returns. Off-policy: TD targets. Equal to 1e-6, in float32. Episodes end in both ways.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from typing import Any
+from unittest.mock import patch
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn.functional as F
+from stable_baselines3.common.callbacks import BaseCallback
+from torch import Tensor
+
+from zoo.buffers import Transition
+from zoo.crosscheck import Check
+from zoo.crosscheck.sb3 import Twins, make, precision
+from zoo.crosscheck.updates import NOW, as_segment, update_both
+
+TOLERANCE, ENVS, STEPS = 1e-6, 3, 40
+CARTPOLE = partial(gym.make, "CartPole-v1", max_episode_steps=15)  # falls, or is truncated
+PENDULUM = partial(gym.make, "Pendulum-v1", max_episode_steps=9)  # is always truncated
+
+
+class Record(BaseCallback):
+    """Every transition as the environment gave it: rewards untouched, true final observations, two kinds of end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[Transition] = []
+        self.targets: dict[str, Tensor] = {}
+        self.obs: Any = None  # before each step
+
+    def _on_step(self) -> bool:
+        found = self.locals
+        done, infos = found["dones"], found["infos"]
+        truncated = np.array([info["TimeLimit.truncated"] for info in infos])
+        next_obs = found["new_obs"].copy()
+        for index in np.flatnonzero(done):
+            next_obs[index] = infos[index]["terminal_observation"]
+        action = found.get("buffer_actions", found["actions"])
+        row = (self.obs, action, found["rewards"].copy(), next_obs, done & ~truncated, truncated, np.zeros(len(done)))
+        self.rows.append(Transition(*(torch.from_numpy(np.array(field)) for field in row)))
+        self.obs = found["new_obs"].copy()
+        return True
+
+    def _on_training_start(self) -> None:
+        self.obs = self.model._last_obs.copy()  # type: ignore[union-attr]
+
+    def _on_rollout_end(self) -> None:
+        buffer: Any = getattr(self.model, "rollout_buffer", None)
+        if buffer is not None:
+            self.targets = {key: torch.from_numpy(getattr(buffer, key).copy()) for key in ("advantages", "returns")}
+
+    def transitions(self) -> Transition:
+        """(T, B, ...)."""
+        return Transition(*(torch.stack(field) for field in zip(*self.rows, strict=True)))
+
+
+def record(twins: Twins) -> tuple[Transition, dict[str, Tensor]]:
+    """A rollout of their model, nothing learned from it, and their targets."""
+    callback = Record()
+    with patch.object(twins.model, "train", lambda *args, **kwargs: None):
+        twins.model.learn(STEPS * ENVS, callback=callback)
+    return callback.transitions(), callback.targets
+
+
+@contextmanager
+def captured(owner: Any, function: str) -> Iterator[list[Any]]:
+    """What the calls of a function of a module return, in a list that fills."""
+    original, results = getattr(owner, function), []
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        results.append(original(*args, **kwargs))
+        return results[-1]
+
+    with patch.object(owner, function, call):
+        yield results
+
+
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference, relative to the value where that is above 1: returns of 60 have 4e-6 between floats."""
+    return ((ours - theirs).abs() / theirs.abs().clamp(min=1)).max().item()
+
+
+def advantages(name: str, title: str, env: Callable[[], Any], **settings: Any) -> Iterator[Check]:
+    """Their advantages and returns, and those that our update makes of the raw record."""
+    with precision(torch.float32):
+        twins = make(name, env, ENVS, num_steps=STEPS, hidden=(16, 16), **settings)
+        batch, expected = record(twins)
+        with torch.no_grad():
+            value = twins.algo.critic(batch.obs)
+        with captured(import_module(type(twins.algo).__module__), "gae") as found:
+            twins.algo.update(batch, NOW)
+    (advantage,) = found
+    yield Check(name, 1, "SB3", f"{title}: advantages", distance(advantage, expected["advantages"]), TOLERANCE)
+    yield Check(name, 1, "SB3", f"{title}: returns", distance(advantage + value, expected["returns"]), TOLERANCE)
+
+
+def targets(name: str, title: str, env: Callable[[], Any], **settings: Any) -> Iterator[Check]:
+    """Their TD targets of everything in their replay, and ours of the raw record."""
+    with precision(torch.float32):
+        twins = make(name, env, capacity=1000, learning_starts=1000, hidden=(16, 16), **settings)
+        rows = record(twins)[0]
+        batch = as_segment(rows)
+        theirs = twins.model.replay_buffer._get_samples(np.arange(len(rows.reward)))
+        loss = "smooth_l1_loss" if name == "dqn" else "mse_loss"
+        with (
+            captured(import_module(type(twins.algo).__module__), "n_step") as found,
+            patch.object(F, loss, wraps=getattr(F, loss)) as called,
+        ):
+            update_both(twins, batch, theirs, count=1)
+        expected = called.call_args_list[0].args[1][:, 0]  # of (prediction, target); theirs goes first
+    yield Check(name, 1, "SB3", f"{title}: TD targets", distance(found[0][0], expected), TOLERANCE)
+
+
+def on_policy(name: str) -> Iterator[Check]:
+    """Falling, and truncated, poles; pendulums that only time stops; λ of 1 and below."""
+    yield from advantages(name, "CartPole-v1, λ = 1", CARTPOLE, lam=1.0)
+    yield from advantages(name, "Pendulum-v1, λ = 0.9", PENDULUM, lam=0.9)
+
+
+CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
+    "ppo": partial(on_policy, "ppo"),
+    "a2c": partial(on_policy, "a2c"),
+    "dqn": partial(targets, "dqn", "CartPole-v1", CARTPOLE),
+    "ddpg": partial(targets, "ddpg", "Pendulum-v1", PENDULUM),
+    "td3": partial(targets, "td3", "Pendulum-v1", PENDULUM),
+    "sac": partial(targets, "sac", "Pendulum-v1", PENDULUM),
+}

@@ -1,0 +1,86 @@
+"""Mistakes planted on purpose, one at a time, in a copy of the package: each must be caught by a check.
+
+A check that cannot fail proves nothing. The list follows what implementations get wrong in practice.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+import zoo
+from zoo.errors import UserError
+
+JOBS = 2
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A mistake: in `file`, `right` becomes `wrong`; the checks of `entry` should notice."""
+
+    entry: str
+    mistake: str
+    file: str
+    right: str
+    wrong: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Which checks noticed."""
+
+    entry: str
+    mistake: str
+    caught_by: list[str]
+
+
+def load() -> list[Mutation]:
+    """All of them, from mutations.yaml."""
+    text = (Path(__file__).parent / "mutations.yaml").read_text(encoding="utf-8")
+    return [Mutation(**each) for each in yaml.safe_load(text)]
+
+
+def plant(names: list[str], jobs: int = JOBS) -> Iterator[Outcome]:
+    """What became of each mistake in these entries (all, if none is named), in the order of the list."""
+    chosen = [mutation for mutation in load() if not names or mutation.entry in names]
+    if not chosen:
+        raise UserError(f"no mistakes are planted in {', '.join(names)}")
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(_try, chosen)
+
+
+def _try(mutation: Mutation) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder:
+        copy = mutated(mutation, Path(folder))
+        report = copy / "report.json"
+        command = [sys.executable, "-m", "zoo", "crosscheck", mutation.entry, "--json", str(report)]
+        environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, env=environment, cwd=copy, capture_output=True, text=True, check=False)
+        if not report.exists():
+            last = done.stderr.strip().splitlines()[-1:] or ["no report"]
+            return Outcome(mutation.entry, mutation.mistake, [f"the update fails: {last[0]}"])
+        checks = json.loads(report.read_text())
+    found = [f"{check['reference']}, {check['what']}" for check in checks if not check["passed"]]
+    return Outcome(mutation.entry, mutation.mistake, found)
+
+
+def mutated(mutation: Mutation, folder: Path) -> Path:
+    """A copy of the package with the mistake in it."""
+    package = Path(zoo.__file__).parent
+    shutil.copytree(package, folder / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
+    if not (package / "registry.yaml").exists():
+        shutil.copy(package.parent / "registry.yaml", folder)
+    file = folder / "zoo" / mutation.file
+    text = file.read_text(encoding="utf-8")
+    if mutation.right not in text:
+        raise UserError(f"{mutation.file} has no {mutation.right!r} any more: {mutation.mistake!r} cannot be planted")
+    file.write_text(text.replace(mutation.right, mutation.wrong), encoding="utf-8")
+    return folder
