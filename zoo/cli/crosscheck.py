@@ -12,11 +12,25 @@ from rich.table import Table
 
 from zoo import registry
 from zoo.cli.display import console
+from zoo.errors import UserError
 
 
 @click.command()
 @click.argument("algorithms", nargs=-1, metavar="[ALGORITHM]...")
-@click.option("--rung", type=click.Choice(["1", "2"]), help="1: the same data; 2: the same update.  [both]")
+@click.option(
+    "--rung",
+    type=click.Choice(["1", "2", "3"]),
+    help="1: the same data; 2: the same update; 3: the same curve, hours of training.  [1 and 2]",
+)
+@click.option("--seeds", type=click.IntRange(min=2), default=10, help="Rung 3: seeds on each side.  [10]")
+@click.option("--jobs", type=click.IntRange(min=1), default=2, help="Rung 3: runs at the same time.  [2]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("crosscheck"),
+    metavar="DIR",
+    help="Rung 3: where results are kept, and found again when it is started anew.  [crosscheck]",
+)
 @click.option(
     "--json",
     "file",
@@ -25,13 +39,23 @@ from zoo.cli.display import console
     help="Write them there too.",
 )
 @click.option("--mutations", is_flag=True, help="Plant known mistakes in a copy instead, and list which are caught.")
-def crosscheck(algorithms: tuple[str, ...], rung: str | None, file: Path | None, mutations: bool) -> None:
+def crosscheck(
+    algorithms: tuple[str, ...],
+    rung: str | None,
+    seeds: int,
+    jobs: int,
+    out: Path,
+    file: Path | None,
+    mutations: bool,
+) -> None:
     """Compare entries, all or some, with Stable-Baselines3, or with an exact oracle where it has no twin.
 
     Exits with 1 if anything differs by more than its tolerance, or if a planted mistake goes unseen.
     """
     if mutations:
         passed = _mutations(list(algorithms), file)
+    elif rung == "3":
+        passed = _curves(list(algorithms), seeds, jobs, out)
     else:
         passed = _checks(list(algorithms), [int(rung)] if rung else [1, 2], file)
     if not passed:
@@ -55,6 +79,29 @@ def _checks(names: list[str], rungs: list[int], file: Path | None) -> bool:
     failed = sum(not check.passed for check in checks)
     click.echo(f"{len(checks)} checks, {failed} failed" if failed else f"{len(checks)} checks, all equal")
     return not failed
+
+
+def _curves(names: list[str], num_seeds: int, jobs: int, out: Path) -> bool:
+    from zoo.crosscheck import curves
+
+    pairs = [pair for pair in curves.PAIRS if not names or pair.algorithm in names]
+    if not pairs:
+        known = ", ".join(dict.fromkeys(pair.algorithm for pair in curves.PAIRS))
+        raise UserError(f"no curves to compare for {', '.join(names)}; there are some for: {known}")
+    store = curves.Store(out)
+    for line in curves.measure(store, pairs, num_seeds, jobs):
+        click.echo(line)
+    verdicts = [verdict for pair in pairs for verdict in curves.judge(store, pair, num_seeds)]
+    for pair in pairs:
+        curves.draw(store, pair, num_seeds, out / f"{pair.name}.svg")
+    (out / "curves.md").write_text(curves.markdown(verdicts))
+    table = Table("entry", "env", "measure", "zoo", "SB3", "difference (90%)", "margin", "verdict")
+    for verdict in verdicts:
+        colour = "[green]equivalent[/green]" if verdict.equivalent else "[bold red]not shown equivalent[/bold red]"
+        table.add_row(*curves.cells(verdict), colour)
+    console().print(table)
+    click.echo(f"results, figures and table in {out}")
+    return all(verdict.equivalent for verdict in verdicts)
 
 
 def _mutations(names: list[str], file: Path | None) -> bool:

@@ -1,0 +1,230 @@
+"""Rung 3: the same curve. Both sides train with the same settings, environments and budgets, over several seeds.
+
+A run's record: the mean return of ten episodes after each tenth of its steps, and of 100 fixed-seed episodes at the
+end. Two sides are equivalent if the 90% interval of the difference of their interquartile means lies within a margin
+stated here, beforehand: 5% of what lies between a random policy and a solved environment at the end, and 10% of it for
+the area under the curve (two one-sided tests at 5%, Schuirmann 1987).
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from zoo.settings import Settings, resolve
+from zoo.spec import Array
+
+CHECKPOINTS, EPISODES, FINAL_EPISODES = 10, 10, 100
+# Mean returns of a uniformly random policy and of a solved environment.
+RANGES = {"CartPole-v1": (22.0, 500.0), "Pendulum-v1": (-1230.0, -150.0)}
+END_MARGIN, AREA_MARGIN = 0.05, 0.10
+SIDES = ("zoo", "sb3")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An entry and its twin on an environment; `steps` replaces the tuned budget where that would take hours."""
+
+    algorithm: str
+    env: str
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """As files and tables call it."""
+        return f"{self.algorithm}-{self.env}"
+
+
+PAIRS = [
+    Pair("ppo", "CartPole-v1", 100_000),
+    Pair("ppo", "Pendulum-v1", 100_000),
+    Pair("a2c", "CartPole-v1", 300_000),
+    Pair("a2c", "Pendulum-v1", 500_000),
+    Pair("dqn", "CartPole-v1", 50_000),
+    Pair("ddpg", "Pendulum-v1", 15_000),
+    Pair("sac", "Pendulum-v1", 8_000),
+]
+
+
+def settings_of(pair: Pair, seed: int) -> Settings:
+    """What both sides are told."""
+    checks = {"eval_every": pair.steps // CHECKPOINTS, "validation_episodes": EPISODES, "eval_episodes": FINAL_EPISODES}
+    return resolve(pair.algorithm, pair.env, {"total_steps": pair.steps, "seed": seed, **checks}, preset="sb3")
+
+
+def train(side: str, pair: Pair, seed: int) -> dict[str, Any]:
+    """One run: steps and returns on the way, and the return at the end."""
+    from zoo import runs
+    from zoo.crosscheck import theirs
+
+    settings = settings_of(pair, seed)
+    if side == "zoo":
+        rows: list[dict[str, float]] = []
+        result = runs.run(settings, pair.env, on_row=rows.append)
+        assert result.evaluation is not None
+        curve = [(int(row["step"]), row["eval_return"]) for row in rows if "eval_return" in row]
+        end = result.evaluation.mean
+    else:
+        curve, end = theirs.train(settings)
+    return {"side": side, "pair": pair.name, "seed": seed, "curve": curve, "end": end, "settings": settings.to_json()}
+
+
+class Store:
+    """Finished runs, one JSON object a line; a run is known by its side and its settings."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = folder / "curves.jsonl"
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        self.runs = [json.loads(line) for line in lines]
+
+    def find(self, side: str, pair: Pair, seed: int) -> dict[str, Any] | None:
+        """The run with exactly these settings, if it was finished."""
+        wanted = json.loads(json.dumps(settings_of(pair, seed).to_json()))
+        return next((run for run in self.runs if run["side"] == side and run["settings"] == wanted), None)
+
+    def add(self, run: dict[str, Any]) -> None:
+        """Write a run down."""
+        self.runs.append(json.loads(json.dumps(run)))
+        with self.file.open("a") as file:
+            file.write(json.dumps(run) + "\n")
+
+
+def measure(store: Store, pairs: list[Pair], num_seeds: int, jobs: int) -> Iterator[str]:
+    """Train what the store does not have yet, in processes of their own; yields a line for each finished run."""
+    missing = [
+        (side, pair, seed)
+        for pair in pairs
+        for seed in range(num_seeds)
+        for side in SIDES
+        if store.find(side, pair, seed) is None
+    ]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        futures = {pool.submit(train, *job): job for job in missing}
+        for count, future in enumerate(as_completed(futures), 1):
+            side, pair, seed = futures[future]
+            run = future.result()
+            store.add(run)
+            yield f"{count} of {len(missing)}: {side} {pair.name}, seed {seed}: {run['end']:.1f}"
+
+
+def iqm(values: Array, axis: int = -1) -> Any:
+    """Interquartile mean: of the middle half.                              Agarwal et al. 2021, section 4.3"""
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def _difference(ours: Array, theirs: Array, axis: int = -1) -> Any:
+    return iqm(ours, axis) - iqm(theirs, axis)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
+
+
+def estimate(*samples: Array, statistic: Any, confidence: float) -> Estimate:
+    """A statistic of one or two samples over seeds, with its percentile bootstrap interval, 10,000 resamples."""
+    value = float(statistic(*samples))
+    if all(np.ptp(sample) == 0 for sample in samples):
+        return Estimate(value, value, value)
+    found = stats.bootstrap(
+        samples,
+        statistic,
+        n_resamples=10_000,
+        confidence_level=confidence,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(value, float(found.low), float(found.high))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the two sides of a pair compare by one measure."""
+
+    pair: Pair
+    measure: str
+    seeds: int
+    sides: dict[str, Estimate]
+    difference: Estimate
+    margin: float
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the interval of the difference lies within the margin."""
+        return -self.margin < self.difference.low and self.difference.high < self.margin
+
+
+def judge(store: Store, pair: Pair, num_seeds: int) -> list[Verdict]:
+    """The return at the end and the area under the curve of a pair whose runs are all there; else nothing."""
+    runs = {side: [store.find(side, pair, seed) for seed in range(num_seeds)] for side in SIDES}
+    found = {side: [run for run in runs[side] if run is not None] for side in SIDES}
+    if any(len(each) < num_seeds for each in found.values()):
+        return []
+    low, high = RANGES[pair.env]
+    measures = {"end": END_MARGIN, "area": AREA_MARGIN}
+    verdicts = []
+    for measure, share in measures.items():
+        values = {side: np.array([_value(run, measure) for run in found[side]]) for side in SIDES}
+        sides = {side: estimate(values[side], statistic=iqm, confidence=0.95) for side in SIDES}
+        difference = estimate(values["zoo"], values["sb3"], statistic=_difference, confidence=0.90)
+        verdicts.append(Verdict(pair, measure, num_seeds, sides, difference, share * (high - low)))
+    return verdicts
+
+
+def _value(run: dict[str, Any], measure: str) -> float:
+    return float(run["end"] if measure == "end" else np.mean([value for _, value in run["curve"]]))
+
+
+def cells(verdict: Verdict) -> list[str]:
+    """A row of the table: the pair, both sides and their difference."""
+    zoo, sb3 = (str(verdict.sides[side]) for side in SIDES)
+    numbers = [zoo, sb3, str(verdict.difference), f"±{verdict.margin:.0f}"]
+    return [verdict.pair.algorithm, verdict.pair.env, verdict.measure, *numbers]
+
+
+def markdown(verdicts: list[Verdict]) -> str:
+    """The table as a page."""
+    header = ["entry", "environment", "steps", "seeds", "measure", "zoo", "SB3", "difference", "margin", "equivalent"]
+    lines = [header, ["---"] * len(header)]
+    for verdict in verdicts:
+        name, env, *rest = cells(verdict)
+        run = [name, env, f"{verdict.pair.steps:,}", str(verdict.seeds)]
+        lines.append([*run, *rest, "yes" if verdict.equivalent else "**no**"])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def draw(store: Store, pair: Pair, num_seeds: int, file: Path) -> None:
+    """Learning curves of both sides: interquartile means over seeds with 95% bands."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(5.6, 3.2), layout="constrained")
+    for side, label in zip(SIDES, ("zoo", "Stable-Baselines3"), strict=True):
+        runs = [run for seed in range(num_seeds) if (run := store.find(side, pair, seed))]
+        points = min(len(run["curve"]) for run in runs)
+        steps = np.mean([[step for step, _ in run["curve"][:points]] for run in runs], axis=0)
+        values = np.array([[value for _, value in run["curve"][:points]] for run in runs])
+        bands = [estimate(column, statistic=iqm, confidence=0.95) for column in values.T]
+        axes.plot(steps, [band.value for band in bands], marker=".", label=label)
+        axes.fill_between(steps, [band.low for band in bands], [band.high for band in bands], alpha=0.2)
+    axes.set(xlabel="steps", ylabel="return", title=f"{pair.algorithm} on {pair.env}, {num_seeds} seeds")
+    axes.legend()
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)

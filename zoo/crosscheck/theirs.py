@@ -1,0 +1,101 @@
+"""A Stable-Baselines3 model trained as one of our settings says, and evaluated as ours are."""
+
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.random import SeedSequence
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from zoo.agent import Agent
+from zoo.config import linear
+from zoo.crosscheck.sb3 import CLASSES, arguments
+from zoo.loop import evaluate
+from zoo.settings import Settings
+from zoo.spec import Array, Spec
+
+
+def train(settings: Settings) -> tuple[list[tuple[int, float]], float]:
+    """(steps and returns on the way, return at the end) of one run of their algorithm."""
+    run, config = settings.run, settings.config
+    torch.set_num_threads(run.threads)
+    env: Any = DummyVecEnv([lambda: gym.make(settings.env)] * run.num_envs)
+    spec = Spec(env.observation_space, env.action_space, scale_actions=False)
+    if run.normalize_obs or run.normalize_reward:
+        env = VecNormalize(env, norm_obs=run.normalize_obs, norm_reward=run.normalize_reward, gamma=config.gamma)
+    model = CLASSES[settings.algorithm]("MlpPolicy", env, seed=run.seed, device="cpu", **_arguments(settings, spec))
+    agent = cast(Agent, _Agent(model, spec))
+    validation = SeedSequence(run.seed).spawn(3)[2]
+    callback = _Checks(agent, settings, validation)
+    model.learn(run.total_steps, callback=callback)
+    callback.check()
+    return callback.curve, evaluate(agent, settings.env, episodes=run.eval_episodes).mean
+
+
+class _Agent:
+    """Their model behind what `evaluate` asks of an agent."""
+
+    obs_normalizer = None
+
+    def __init__(self, model: Any, spec: Spec) -> None:
+        self.model, self.spec = model, spec
+
+    def act(self, obs: Array, deterministic: bool = True) -> Array:
+        """Actions in the environment's units, (N, ...)."""
+        normalizer = self.model.get_vec_normalize_env()
+        if normalizer is not None:
+            obs = normalizer.normalize_obs(obs)
+        action: Array = self.model.predict(obs, deterministic=deterministic)[0]
+        return action
+
+
+class _Checks(BaseCallback):
+    """Evaluates after each tenth of the steps, before the next rollout begins."""
+
+    def __init__(self, agent: Agent, settings: Settings, seeds: SeedSequence) -> None:
+        super().__init__()
+        self.agent, self.settings, self.seeds = agent, settings, seeds
+        self.curve: list[tuple[int, float]] = []
+        self.next_check = settings.run.eval_every or 0
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps >= self.next_check:
+            self.check()
+
+    def check(self) -> None:
+        """Evaluate now."""
+        run = self.settings.run
+        every = run.eval_every or run.total_steps
+        found = evaluate(self.agent, self.settings.env, episodes=run.validation_episodes, seed=self.seeds).mean
+        self.curve.append((self.num_timesteps, found))
+        self.next_check = self.num_timesteps - self.num_timesteps % every + every
+
+
+def _arguments(settings: Settings, spec: Spec) -> dict[str, Any]:
+    """Keyword arguments of their class, schedules and exploration included."""
+    config = settings.config
+    found = arguments(settings.algorithm, config)
+    for name, theirs in (("learning_rate", "learning_rate"), ("clip_eps", "clip_range")):
+        end = getattr(config, f"{name}_end", None)
+        if end is not None:
+            start = getattr(config, name)
+            found[theirs] = lambda left, start=start, end=end: linear(start, end, 1 - left)
+    if hasattr(config, "train_every"):
+        found |= {"train_freq": config.train_every, "gradient_steps": config.num_updates}
+    if settings.algorithm == "dqn":
+        # Ours counts updates between two copies, theirs steps.
+        found["target_update_interval"] = config.target_every * config.train_every // config.num_updates
+        found["exploration_fraction"] = config.exploration_fraction
+        found["exploration_initial_eps"], found["exploration_final_eps"] = config.epsilon_start, config.epsilon_end
+    if getattr(config, "noise_std", 0):
+        mean = np.zeros(spec.action_sizes[0])
+        found["action_noise"] = NormalActionNoise(mean, mean + config.noise_std)
+    if hasattr(config, "log_std_init"):
+        found["policy_kwargs"]["log_std_init"] = config.log_std_init
+    return found
