@@ -5,11 +5,11 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-NoiseKind = Literal["gaussian", "ou"]
+NoiseKind = Literal["none", "gaussian", "ou"]
 
 
 class ActionNoise:
-    """Gaussian noise, or an Ornstein-Uhlenbeck process with θ = 0.15 and dt = 0.01.
+    """No noise, Gaussian noise, or an Ornstein-Uhlenbeck process with θ = 0.15 and dt = 0.01.
 
     The process is that of Lillicrap et al. 2016, section 7: x ← x - θ x dt + σ √dt N(0, 1), one for each environment.
     """
@@ -20,6 +20,8 @@ class ActionNoise:
 
     def sample(self, like: Tensor, generator: Generator) -> Tensor:
         """Noise of the shape of `like`, (B, A)."""
+        if self.kind == "none":
+            return torch.zeros_like(like)
         noise = torch.empty_like(like).normal_(generator=generator) * self.std
         if self.kind == "gaussian":
             return noise

@@ -33,7 +33,7 @@ class DDPGConfig:
     n_step: int = Field(1, ge=1, description="rewards summed before the bootstrap (Sutton and Barto 2018, 7.1)")
     gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
     tau: float = Field(0.005, gt=0, le=1, description="how far the target copies move in each update")
-    noise: NoiseKind = Field("gaussian", description="exploration noise: gaussian, or ou (Ornstein-Uhlenbeck)")
+    noise: NoiseKind = Field("gaussian", description="exploration noise: none, gaussian, or ou (Ornstein-Uhlenbeck)")
     noise_std: float = Field(0.1, ge=0, description="its standard deviation, in units of half the action range")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size, actor and critic alike")
     hidden: Widths = Field((400, 300), description="widths of the hidden layers, in each net")

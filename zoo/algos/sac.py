@@ -16,6 +16,7 @@ from zoo.algos.base import Progress, Spec
 from zoo.buffers import ReplayBuffer, Segment
 from zoo.config import Field, Widths, config
 from zoo.networks import Activation, QEnsemble, SquashedPolicy
+from zoo.noise import ActionNoise, NoiseKind
 from zoo.optim import Adam, polyak_
 from zoo.targets import n_step
 from zoo.taxonomy import Cell
@@ -33,6 +34,8 @@ class SACConfig:
     n_step: int = Field(1, ge=1, description="rewards summed before the bootstrap (Sutton and Barto 2018, 7.1)")
     gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
     tau: float = Field(0.005, gt=0, le=1, description="how far the target copies move in each update")
+    noise: NoiseKind = Field("none", description="noise added to actions where exploring is hard: none, gaussian or ou")
+    noise_std: float = Field(0.1, ge=0, description="its standard deviation, in units of half the action range")
     alpha: float = Field(1.0, gt=0, description="entropy temperature; where it starts if it is learned")
     learn_alpha: bool = Field(True, description="learn the temperature that keeps the entropy at target_entropy")
     target_entropy: float | None = Field(None, description="entropy aimed at; none is minus the action dimensions")
@@ -57,6 +60,7 @@ class SAC(nn.Module):
         self.actor_optimizer = Adam(self.actor.parameters())
         self.critic_optimizer = Adam(self.critic.parameters())
         self.alpha_optimizer = Adam([self.log_alpha])
+        self.noise = ActionNoise(config.noise, config.noise_std)
 
     def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
         return ReplayBuffer(spec, num_envs, self.config, self.generator)
@@ -66,6 +70,7 @@ class SAC(nn.Module):
         if progress.step < self.config.learning_starts:
             action = torch.empty_like(action).uniform_(-1, 1, generator=self.generator)
             log_prob = torch.full_like(log_prob, -math.log(2) * action.shape[-1])
+        action = (action + self.noise.sample(action, self.generator)).clamp(-1, 1)
         return action, log_prob
 
     def greedy(self, obs: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class TD3Config:
     policy_delay: int = Field(2, ge=1, description="updates of the critics for each of the actor and the target copies")
     target_noise: float = Field(0.2, ge=0, description="standard deviation of the noise on target actions")
     target_noise_clip: float = Field(0.5, ge=0, description="where that noise is clipped")
-    noise: NoiseKind = Field("gaussian", description="exploration noise: gaussian, or ou (Ornstein-Uhlenbeck)")
+    noise: NoiseKind = Field("gaussian", description="exploration noise: none, gaussian, or ou (Ornstein-Uhlenbeck)")
     noise_std: float = Field(0.1, ge=0, description="its standard deviation, in units of half the action range")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size, actor and critics alike")
     hidden: Widths = Field((400, 300), description="widths of the hidden layers, in each net")
