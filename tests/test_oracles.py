@@ -315,7 +315,7 @@ def qac_gradient(q: Any, **settings: Any) -> Array:
     """What QAC's own update does to the logits of π, driven by the table `q`."""
     algo = make("qac", SPEC, gamma=GAMMA, **settings)
     algo.actor.net, algo.critic.net = Table(np.log(PI)), Table(q)
-    algo.actor_optimizer, algo.critic_optimizer = Descent(algo.actor.parameters()), Descent(algo.critic.parameters())
+    algo.actor_optimizer, algo.critic_optimizer = Descent(algo.actor.parameters()), Still()
     obs, action = (field[None] for field in chosen_by_pi())
     zero = torch.zeros(obs.shape)
     algo.update(Transition(obs, action, zero, obs, no(obs), no(obs), zero), NOW)

@@ -1,7 +1,7 @@
 """QAC, the vanilla actor-critic: policy-based, on-policy, Q target.                     Sutton et al. 2000, theorem 1
 
     y = r + γ (1 - terminated) Q(s', a')                 a' is the action executed next (SARSA), λ-returns for λ > 0
-    L_π = -E[Q(s, a) log π(a|s)] - c_e E[H(π)]           L_Q = E[(Q(s, a) - y)²], with a step size of its own
+    L_π = -E[Q(s, a) log π(a|s)] - c_e E[H(π)]           L_Q = E[(Q(s, a) - y)²], critic_updates steps before the actor's
 
 Optionally the actor is driven by Q(s, a) - b(s), b(s) = E_a Q(s, a): the same gradient on average, less noise.
 """
@@ -31,9 +31,9 @@ class QACConfig:
     lam: float = Field(0.0, ge=0, le=1, description="λ of the critic's returns: 0 is SARSA, above it SARSA(λ)")
     baseline: bool = Field(False, description="subtract b(s) = E_a Q(s, a) from the actor's Q(s, a)")
     baseline_samples: int = Field(8, ge=1, description="actions drawn for b(s) where they cannot be enumerated")
-    learning_rate: float = Field(7e-4, gt=0, description="the actor's step size at the start")
+    learning_rate: float = Field(7e-4, gt=0, description="step size at the start")
     learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
-    critic_speed: float = Field(1.0, gt=0, description="the critic's step size, as a multiple of the actor's")
+    critic_updates: int = Field(1, ge=1, description="steps of the critic on each rollout, before the actor's one")
     optimizer: Literal["rmsprop", "adam"] = Field("rmsprop", description="which optimiser")
     optimizer_eps: float = Field(1e-5, gt=0, description="ε in the optimiser's denominator")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
@@ -82,8 +82,6 @@ class QAC(nn.Module):
     def step(
         self, batch: Transition, noise: Tensor, baseline_noise: Tensor, learning_rate: Tensor
     ) -> dict[str, Tensor]:
-        policy = self.actor(batch.obs)
-        q = self.critic(batch.obs, batch.action)  # (T, B)
         with torch.no_grad():
             target = lambda_return(
                 reward=batch.reward,
@@ -91,16 +89,19 @@ class QAC(nn.Module):
                 next_value=self.critic(batch.next_obs, self._next_action(batch, noise)),
                 lam=self.config.lam * ~batch.truncated,
             )  # (T, B)
-            advantage = q.detach()
+        for _ in range(self.config.critic_updates):
+            q_loss = F.mse_loss(self.critic(batch.obs, batch.action), target)
+            grad_norm = self.critic_optimizer.minimize(q_loss, learning_rate)
+        policy = self.actor(batch.obs)
+        with torch.no_grad():
+            advantage = self.critic(batch.obs, batch.action)  # (T, B)
             if self.config.baseline:
                 advantage = advantage - self.critic.mean(batch.obs, policy, baseline_noise)
             if self.config.normalize_advantage:
                 advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         policy_loss = -(advantage * policy.log_prob(batch.action)).mean()
-        q_loss = F.mse_loss(q, target)
         entropy = policy.entropy().mean()
         self.actor_optimizer.minimize(policy_loss - self.config.ent_coef * entropy, learning_rate)
-        grad_norm = self.critic_optimizer.minimize(q_loss, self.config.critic_speed * learning_rate)
         return {
             "policy_loss": policy_loss.detach(),
             "q_loss": q_loss.detach(),

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from zoo.settings import Settings, resolve
-from zoo.spec import Array
+from zoo.statistics import Estimate, estimate, iqm_difference
 
 CHECKPOINTS, EPISODES, FINAL_EPISODES = 10, 10, 100
 # Mean returns of a uniformly random policy and of a solved environment.
@@ -64,14 +63,14 @@ def train(side: str, pair: Pair, seed: int) -> dict[str, Any]:
     from zoo.crosscheck import theirs
 
     settings = settings_of(pair, seed)
+    rows: list[dict[str, float]] = []
     if side == "zoo":
-        rows: list[dict[str, float]] = []
-        result = runs.run(settings, pair.env, on_row=rows.append)
-        assert result.evaluation is not None
-        curve = [(int(row["step"]), row["eval_return"]) for row in rows if "eval_return" in row]
-        end = result.evaluation.mean
+        evaluation = runs.run(settings, pair.env, on_row=rows.append).evaluation
     else:
-        curve, end = theirs.train(settings)
+        evaluation = theirs.train(settings, on_row=rows.append).evaluation
+    assert evaluation is not None
+    curve = [(row["step"], row["eval_return"]) for row in rows if "eval_return" in row]
+    end = evaluation.mean
     return {"side": side, "pair": pair.name, "seed": seed, "curve": curve, "end": end, "settings": settings.to_json()}
 
 
@@ -114,44 +113,6 @@ def measure(store: Store, pairs: list[Pair], num_seeds: int, jobs: int) -> Itera
             yield f"{count} of {len(missing)}: {side} {pair.name}, seed {seed}: {run['end']:.1f}"
 
 
-def iqm(values: Array, axis: int = -1) -> Any:
-    """Interquartile mean: of the middle half.                              Agarwal et al. 2021, section 4.3"""
-    return stats.trim_mean(values, 0.25, axis=axis)
-
-
-def _difference(ours: Array, theirs: Array, axis: int = -1) -> Any:
-    return iqm(ours, axis) - iqm(theirs, axis)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
-
-
-def estimate(*samples: Array, statistic: Any, confidence: float) -> Estimate:
-    """A statistic of one or two samples over seeds, with its percentile bootstrap interval, 10,000 resamples."""
-    value = float(statistic(*samples))
-    if all(np.ptp(sample) == 0 for sample in samples):
-        return Estimate(value, value, value)
-    found = stats.bootstrap(
-        samples,
-        statistic,
-        n_resamples=10_000,
-        confidence_level=confidence,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Estimate(value, float(found.low), float(found.high))
-
-
 @dataclass(frozen=True)
 class Verdict:
     """How the two sides of a pair compare by one measure."""
@@ -180,8 +141,8 @@ def judge(store: Store, pair: Pair, num_seeds: int) -> list[Verdict]:
     verdicts = []
     for measure, share in measures.items():
         values = {side: np.array([_value(run, measure) for run in found[side]]) for side in SIDES}
-        sides = {side: estimate(values[side], statistic=iqm, confidence=0.95) for side in SIDES}
-        difference = estimate(values["zoo"], values["sb3"], statistic=_difference, confidence=0.90)
+        sides = {side: estimate(values[side]) for side in SIDES}
+        difference = estimate(values["zoo"], values["sb3"], statistic=iqm_difference, confidence=0.90)
         verdicts.append(Verdict(pair, measure, num_seeds, sides, difference, share * (high - low)))
     return verdicts
 
@@ -221,7 +182,7 @@ def draw(store: Store, pair: Pair, num_seeds: int, file: Path) -> None:
         points = min(len(run["curve"]) for run in runs)
         steps = np.mean([[step for step, _ in run["curve"][:points]] for run in runs], axis=0)
         values = np.array([[value for _, value in run["curve"][:points]] for run in runs])
-        bands = [estimate(column, statistic=iqm, confidence=0.95) for column in values.T]
+        bands = [estimate(column) for column in values.T]
         axes.plot(steps, [band.value for band in bands], marker=".", label=label)
         axes.fill_between(steps, [band.low for band in bands], [band.high for band in bands], alpha=0.2)
     axes.set(xlabel="steps", ylabel="return", title=f"{pair.algorithm} on {pair.env}, {num_seeds} seeds")

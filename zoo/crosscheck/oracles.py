@@ -44,8 +44,8 @@ class Descent(nn.Module):
         self.params = list(params)
 
     def minimize(self, loss: Tensor, learning_rate: Any) -> Tensor:
-        """One step down."""
-        self.gradient = torch.autograd.grad(loss, self.params)
+        """One step down; none at all without parameters."""
+        self.gradient = torch.autograd.grad(loss, self.params) if self.params else ()
         with torch.no_grad():
             for param, gradient in zip(self.params, self.gradient, strict=True):
                 param.sub_(learning_rate * gradient)
@@ -110,7 +110,7 @@ def qac() -> Iterator[Check]:
             logits = (tenths / 10).log()
             algo = make("qac", DISCRETE, gamma=GAMMA, baseline=baseline)
             algo.actor.net, algo.critic.net = Table(logits), Table(q)
-            algo.actor_optimizer, algo.critic_optimizer = Descent(algo.actor.net.rows), Descent(algo.critic.net.rows)
+            algo.actor_optimizer, algo.critic_optimizer = Descent(algo.actor.net.rows), Descent()
             obs = torch.arange(STATES).repeat_interleave(10).double()[None, :, None]
             action = torch.arange(ACTIONS).repeat(STATES).repeat_interleave(tenths.flatten())[None]
             flags = torch.zeros(action.shape, dtype=torch.bool)

@@ -1,5 +1,8 @@
 """A Stable-Baselines3 model trained as one of our settings says, and evaluated as ours are."""
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import gymnasium as gym
@@ -13,14 +16,24 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from zoo.agent import Agent
 from zoo.config import linear
 from zoo.crosscheck.sb3 import CLASSES, arguments
-from zoo.loop import evaluate
+from zoo.loop import Evaluation, evaluate
 from zoo.settings import Settings
 from zoo.spec import Array, Spec
 
 
-def train(settings: Settings) -> tuple[list[tuple[int, float]], float]:
-    """(steps and returns on the way, return at the end) of one run of their algorithm."""
+@dataclass(frozen=True)
+class Trained:
+    """What a run of theirs leaves."""
+
+    evaluation: Evaluation
+    seconds: float  # of training, checks on the way included
+    parameters: int
+
+
+def train(settings: Settings, on_row: Callable[[dict[str, float]], None] = lambda row: None) -> Trained:
+    """One run of their algorithm; `on_row` sees steps and returns on the way."""
     run, config = settings.run, settings.config
+    started = time.monotonic()
     torch.set_num_threads(run.threads)
     env: Any = DummyVecEnv([lambda: gym.make(settings.env)] * run.num_envs)
     spec = Spec(env.observation_space, env.action_space, scale_actions=False)
@@ -28,11 +41,12 @@ def train(settings: Settings) -> tuple[list[tuple[int, float]], float]:
         env = VecNormalize(env, norm_obs=run.normalize_obs, norm_reward=run.normalize_reward, gamma=config.gamma)
     model = CLASSES[settings.algorithm]("MlpPolicy", env, seed=run.seed, device="cpu", **_arguments(settings, spec))
     agent = cast(Agent, _Agent(model, spec))
-    validation = SeedSequence(run.seed).spawn(3)[2]
-    callback = _Checks(agent, settings, validation)
+    callback = _Checks(agent, settings, SeedSequence(run.seed).spawn(3)[2], on_row)
     model.learn(run.total_steps, callback=callback)
     callback.check()
-    return callback.curve, evaluate(agent, settings.env, episodes=run.eval_episodes).mean
+    seconds = time.monotonic() - started
+    evaluation = evaluate(agent, settings.env, episodes=run.eval_episodes)
+    return Trained(evaluation, seconds, sum(p.numel() for p in model.policy.parameters() if p.requires_grad))
 
 
 class _Agent:
@@ -55,10 +69,15 @@ class _Agent:
 class _Checks(BaseCallback):
     """Evaluates after each tenth of the steps, before the next rollout begins."""
 
-    def __init__(self, agent: Agent, settings: Settings, seeds: SeedSequence) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        settings: Settings,
+        seeds: SeedSequence,
+        on_row: Callable[[dict[str, float]], None],
+    ) -> None:
         super().__init__()
-        self.agent, self.settings, self.seeds = agent, settings, seeds
-        self.curve: list[tuple[int, float]] = []
+        self.agent, self.settings, self.seeds, self.on_row = agent, settings, seeds, on_row
         self.next_check = settings.run.eval_every or 0
 
     def _on_step(self) -> bool:
@@ -73,7 +92,7 @@ class _Checks(BaseCallback):
         run = self.settings.run
         every = run.eval_every or run.total_steps
         found = evaluate(self.agent, self.settings.env, episodes=run.validation_episodes, seed=self.seeds).mean
-        self.curve.append((self.num_timesteps, found))
+        self.on_row({"step": self.num_timesteps, "eval_return": found})
         self.next_check = self.num_timesteps - self.num_timesteps % every + every
 
 

@@ -1,0 +1,1 @@
+"""Sweeps over entries, environments and seeds, and their report."""

@@ -1,0 +1,98 @@
+"""One job of a sweep in a process of its own: python -m zoo.bench.job < job.json, a JSON object a line comes back.
+
+{"step": ..., "eval_return": ...} on the way, {"result": {...}} at the end.
+"""
+
+import json
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.random import SeedSequence
+
+from zoo.bench.plan import FINAL_EPISODES, Job
+from zoo.envs import Envs, vectorize
+from zoo.loop import EVALUATION
+from zoo.settings import resolve
+
+Row = dict[str, float]
+
+
+def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
+    """Train and evaluate; returns and curve, duration, size, memory and where it ran."""
+    from zoo.runs import environment
+
+    curve: list[tuple[float, float]] = []
+
+    def see(row: Row) -> None:
+        if "eval_return" in row:
+            curve.append((row["step"], row["eval_return"]))
+        on_row(row)
+
+    returns, seconds, parameters = {"zoo": _zoo, "sb3": _sb3, "random": _random}[job.side](job, see)
+    return {
+        "returns": returns,
+        "end": float(np.mean(returns)),
+        "curve": curve,
+        "seconds": seconds,
+        "steps_per_second": job.total_steps / seconds if seconds else None,
+        "parameters": parameters,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "command": job.command,
+        "settings": job.settings,
+        **environment(),
+    }
+
+
+Outcome = tuple[list[float], float, int]
+
+
+def _zoo(job: Job, on_row: Callable[[Row], None]) -> Outcome:
+    from zoo import runs
+
+    settings = resolve(job.algorithm, job.env, {**job.settings["run"], **job.settings["config"]})
+    result = runs.run(settings, job.env, on_row=on_row)
+    assert result.evaluation is not None
+    parameters = sum(p.numel() for p in result.agent.parameters() if p.requires_grad)
+    return result.evaluation.returns.tolist(), result.seconds, parameters
+
+
+def _sb3(job: Job, on_row: Callable[[Row], None]) -> Outcome:
+    from zoo.crosscheck import theirs
+
+    settings = resolve(job.algorithm, job.env, {**job.settings["run"], **job.settings["config"]})
+    trained = theirs.train(settings, on_row)
+    return trained.evaluation.returns.tolist(), trained.seconds, trained.parameters
+
+
+def _random(job: Job, on_row: Callable[[Row], None]) -> Outcome:
+    """Uniformly random actions on the episodes that all entries are evaluated on."""
+    envs = Envs(vectorize(job.env, 10), SeedSequence(0, spawn_key=(EVALUATION,)), scale_actions=False)
+    space = envs.vector.action_space
+    space.seed(0)
+    envs.reset()
+    returns: dict[int, float] = {}
+    while len(returns) < FINAL_EPISODES:
+        action = np.asarray(space.sample())
+        for episode in envs.step(action, np.zeros(len(action))).episodes:
+            if episode.number < FINAL_EPISODES:
+                returns[episode.number] = float(episode.episode_return)
+    envs.close()
+    return [returns[number] for number in sorted(returns)], 0.0, 0
+
+
+def main() -> None:
+    """Read a job, do it, write what happens."""
+    job = Job(**json.load(sys.stdin))
+
+    def say(data: dict[str, Any]) -> None:
+        print(json.dumps(data), flush=True)
+
+    result = execute(job, lambda row: say({key: row[key] for key in ("step", "eval_return") if key in row}))
+    say({"result": result})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""What a sweep consists of: presets, and the jobs that they make."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+import zoo
+from zoo import registry
+from zoo.errors import UserError, nearest
+from zoo.settings import resolve
+
+SIDES = ("zoo", "sb3", "random")
+SB3 = ("dqn", "ddpg", "sac", "td3", "ppo", "a2c")  # entries with a twin in Stable-Baselines3
+CHECKPOINTS, EPISODES, FINAL_EPISODES = 10, 10, 100
+FOLDER = Path(__file__).parent
+
+
+class Preset(BaseModel):
+    """A sweep: environments, the settings that entries get on each, and how many seeds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    about: str
+    seeds: int
+    envs: dict[str, dict[str, dict[str, Any]]]
+
+
+@cache
+def presets() -> dict[str, Preset]:
+    """All presets of presets.yaml."""
+    data = yaml.safe_load((FOLDER / "presets.yaml").read_text(encoding="utf-8"))
+    return {name: Preset.model_validate(preset) for name, preset in data.items()}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep; `settings` are all of them, so that they alone reproduce it."""
+
+    side: str
+    algorithm: str
+    env: str
+    seed: int
+    overrides: dict[str, Any]
+    settings: dict[str, Any]
+
+    @property
+    def row(self) -> str:
+        """The row of the table that it belongs to."""
+        return f"{self.side}/{self.algorithm}" if self.algorithm else self.side
+
+    @property
+    def title(self) -> str:
+        """What progress calls it."""
+        return f"{self.row} on {self.env}, seed {self.seed}"
+
+    @property
+    def total_steps(self) -> int:
+        """The budget; a random policy has none."""
+        return int(self.settings["run"]["total_steps"]) if self.settings else 0
+
+    @property
+    def key(self) -> str:
+        """Equal for the same settings, code and versions alone: what does not share it is never mixed."""
+        text = json.dumps(
+            [self.side, self.algorithm, self.env, self.seed, self.settings, code(self.side)], sort_keys=True
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def command(self) -> str:
+        """The command that repeats it (for a twin, that trains the entry that it mirrors)."""
+        if not self.algorithm:
+            return ""
+        flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.overrides.items())
+        return f"zoo run {self.algorithm} --env {self.env} --seed {self.seed} {flags}".strip()
+
+    def to_json(self) -> dict[str, Any]:
+        """Itself as plain data."""
+        return asdict(self)
+
+
+@cache
+def code(side: str) -> str:
+    """A digest of what decides a run besides its settings: the package's training code, and versions."""
+    package = Path(zoo.__file__).parent
+    files = sorted([*package.glob("*.py"), *(package / "algos").glob("*.py"), package / "crosscheck" / "theirs.py"])
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    packages = ["torch", "gymnasium", "numpy"] + (["stable-baselines3"] if side == "sb3" else [])
+    digest.update(json.dumps([version(name) for name in packages]).encode())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a sweep, and the entries that cannot play on some of its environments, with the reason."""
+
+    envs: list[str]
+    rows: list[tuple[str, str]]  # (side, algorithm), in the order of the table
+    jobs: list[Job]
+    unsupported: dict[tuple[str, str], str]  # (algorithm, env)
+
+
+def plan(preset: str, *, algorithms: list[str], envs: list[str], seeds: int | None, against: str | None = None) -> Plan:
+    """The jobs of a preset, for some of its algorithms and environments if any are named."""
+    chosen = presets()[preset]
+    for name in algorithms:
+        registry.get(name)
+    unknown = [env for env in envs if env not in chosen.envs]
+    if unknown:
+        raise UserError(f"preset {preset} has no {unknown[0]}{nearest(unknown[0], chosen.envs)}")
+    names = [
+        name for entry in registry.find().values() for name in entry.algorithms if not algorithms or name in algorithms
+    ]
+    assert set(names) <= set(known)
+    rows = [("random", "")]
+    for name in names:
+        rows.append(("zoo", name))
+        if against == "sb3" and name in SB3:
+            rows.append(("sb3", name))
+    env_ids = [env for env in chosen.envs if not envs or env in envs]
+    unsupported = {(name, env): reason for name in names for env in env_ids if (reason := refusal(name, env))}
+    jobs = [
+        job(side, name, env, seed, chosen.envs[env].get(name, {}))
+        for seed in range(seeds or chosen.seeds)
+        for env in env_ids
+        for side, name in rows
+        if (name, env) not in unsupported and (name or not seed)
+    ]
+    return Plan(env_ids, rows, jobs, unsupported)
+
+
+def job(side: str, algorithm: str, env: str, seed: int, overrides: dict[str, Any]) -> Job:
+    """One run: tuned settings, what the preset says instead, and ten checks on the way."""
+    if not algorithm:
+        return Job(side, algorithm, env, seed, {}, {})
+    total = resolve(algorithm, env, overrides).run.total_steps
+    checks = {
+        "eval_every": max(total // CHECKPOINTS, 1),
+        "validation_episodes": EPISODES,
+        "eval_episodes": FINAL_EPISODES,
+    }
+    settings = resolve(algorithm, env, {**overrides, **checks, "seed": seed}).to_json()
+    return Job(side, algorithm, env, seed, overrides, {"run": settings["run"], "config": settings["config"]})
+
+
+@cache
+def refusal(algorithm: str, env: str) -> str:
+    """Why an entry cannot play on an environment, or nothing."""
+    made = gym.make(env)
+    space = made.action_space
+    made.close()
+    supported = registry.load_class(algorithm).spaces
+    return "" if isinstance(space, supported) else f"needs {' or '.join(each.__name__ for each in supported)} actions"
