@@ -41,7 +41,8 @@ def python(folder: Path, program: str, cwd: Path) -> list[str]:
 
 
 def test_wheel_holds_every_module_and_the_registry(unpacked: Path) -> None:
-    modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "zoo").rglob("*.py")}
+    files = (file for suffix in ("py", "yaml", "html") for file in (ROOT / "zoo").rglob(f"*.{suffix}"))
+    modules = {file.relative_to(ROOT).as_posix() for file in files}
     packed = {file.relative_to(unpacked).as_posix() for file in unpacked.rglob("*") if file.is_file()}
     metadata = {file for file in packed if ".dist-info/" in file}
     assert packed - metadata == modules | {"zoo/registry.yaml", "zoo/py.typed"}

@@ -1,14 +1,23 @@
-"""A trained algorithm with all that it needs to act on raw observations; what runs save and users load."""
+"""A trained algorithm with all that it needs to act on raw observations; what runs save and users load.
+
+Saved files may be a stranger's: nothing in them is executed, and all of it is checked before it is used.
+"""
 
 import json
+import math
+import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import torch
 from numpy.random import SeedSequence
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from zoo import registry
 from zoo.algos.base import Algorithm, Progress
@@ -19,6 +28,11 @@ from zoo.spec import Array, Spec
 
 SCHEMA = 1
 WEIGHTS, DESCRIPTION = "agent.safetensors", "agent.json"
+
+TEXT_LIMIT = 2**20  # bytes of a JSON file, and of the header of a file of weights
+SPACE_LIMIT = 2**22  # elements of a space: an image of 1024 x 1024 x 4
+SLACK = 2**25  # bytes that a network may take whatever the size of its file of weights
+OVERHEAD = 2**10  # bytes that a tensor takes besides its elements, so that their number is bounded, too
 
 
 class Agent(nn.Module):
@@ -78,32 +92,273 @@ class Agent(nn.Module):
 
 
 def load_agent(folder: Path) -> Agent:
-    """The agent that `Agent.save` wrote; a UserError that names what does not fit. No file can run code."""
+    """The agent that `Agent.save` wrote; a UserError, one line, that names what does not fit.
+
+    The files may be a stranger's. The network is made under a budget that follows from the size of the file of weights,
+    and compared with that file's header before any weight is read.
+    """
     for name in (DESCRIPTION, WEIGHTS):
-        if not (folder / name).is_file():
+        if not os.path.lexists(folder / name):
             raise UserError(f"no saved agent in {folder}: {name} is missing")
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-        saved = load_file(folder / WEIGHTS)
-    except (ValueError, SafetensorError, OSError) as error:
-        raise UserError(f"the agent in {folder} cannot be read: {error}") from None
-    schema = description.get("schema") if isinstance(description, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{folder / DESCRIPTION} has schema {schema!r}; expected {SCHEMA}")
+        return _load(folder / DESCRIPTION, folder / WEIGHTS)
+    except UserError as error:
+        raise UserError(_brief(str(error))) from None
+
+
+def _load(description: Path, weights: Path) -> Agent:
+    name, spec, config, normalize = _read_description(description)
+    size = _plain_size(weights)
+    _check_header(weights)
     try:
-        name, spec = description["algorithm"], Spec.from_json(description["spaces"])
-        config: Any = build(registry.load_class(name).Config, description["config"], f"{folder / DESCRIPTION}")
-        normalizer = ObsNormalizer(spec.observation_space) if description["normalize_obs"] else None
+        with safe_open(weights, "pt") as saved:
+            agent = _make(description, name, spec, config, normalize, budget=2 * size + SLACK)
+            expected = agent.weights()
+            _check_tensors(weights, name, saved, expected)
+            tensors = {key: saved.get_tensor(key) for key in expected}
+            _check_values(weights, tensors)
+            agent.load_state_dict(tensors, strict=False)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{weights} cannot be read: {error}") from None
+    return agent
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file that may be a stranger's; a UserError unless it is a plain file, small and valid."""
+    _plain_size(file)
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(TEXT_LIMIT + 1)
+        if len(text) > TEXT_LIMIT:
+            raise ValueError(f"it has more than {TEXT_LIMIT:,} bytes")
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise UserError(f"{file} cannot be read: it is nested too deeply") from None
+    except (ValueError, OSError) as error:
+        raise UserError(_brief(f"{file} cannot be read: {error}")) from None
+
+
+def _plain_size(file: Path) -> int:
+    """The bytes of a plain file; a UserError for a link, which may lead anywhere, or a pipe, which may never end."""
+    try:
+        status = file.lstat()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{file} is not a plain file; links, folders, pipes and devices are not read")
+    return status.st_size
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object has the same key twice")
+    return found
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number in JSON")
+
+
+def _brief(message: str) -> str:
+    """One line of bearable length: what a message quotes may be a stranger's."""
+    line = " ".join(message.split())
+    return line if len(line) <= 600 else f"{line[:450]} ... {line[-130:]}"
+
+
+Integer = Literal["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+Number = Literal[Integer, "bool", "float16", "float32", "float64"]
+
+
+class _Strict(BaseModel):
+    """JSON of exactly these keys and types."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _Box(_Strict):
+    type: Literal["Box"]
+    low: Annotated[list[str], FailFast()]
+    high: Annotated[list[str], FailFast()]
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=SPACE_LIMIT)]], Field(max_length=32)]
+    dtype: Number
+
+    @model_validator(mode="after")
+    def _has_bounds_that_fit(self) -> Self:
+        size = math.prod(self.shape)
+        if size > SPACE_LIMIT:
+            raise ValueError(f"shape {self.shape} has {size:,} elements; expected at most {SPACE_LIMIT:,}")
+        if not len(self.low) == len(self.high) in {1, size}:
+            found = f"{len(self.low)} low and {len(self.high)} high"
+            raise ValueError(f"{found} bounds; shape {self.shape} needs 1 or {size} of each")
+        for name in ("low", "high"):
+            if not _fits(np.array([float(text) for text in getattr(self, name)]), self.dtype):
+                raise ValueError(f"{name} has values that are no {self.dtype}")
+        return self
+
+
+class _Discrete(_Strict):
+    type: Literal["Discrete"]
+    n: Annotated[int, Field(ge=1)]
+    start: int
+    dtype: Integer
+
+    @model_validator(mode="after")
+    def _fits_its_dtype(self) -> Self:
+        if not all(_fits(np.array(value), self.dtype) for value in (self.n, self.start, self.start + self.n - 1)):
+            raise ValueError(f"{self.n} values from {self.start} on are no {self.dtype}")
+        return self
+
+
+class _MultiDiscrete(_Strict):
+    type: Literal["MultiDiscrete"]
+    nvec: list[Any]
+    start: list[Any]
+    dtype: Integer
+
+    @model_validator(mode="after")
+    def _fits_its_dtype(self) -> Self:
+        for name in ("nvec", "start"):
+            if not _fits(np.array(getattr(self, name)), self.dtype):
+                raise ValueError(f"{name} has values that are no {self.dtype}")
+        return self
+
+
+def _fits(values: Array, dtype: str) -> bool:
+    """Whether these are numbers that `dtype` holds exactly; a cast would wrap others around in silence."""
+    if values.dtype.kind not in "iuf":
+        return False
+    with np.errstate(all="ignore"):
+        return bool((values.astype(dtype).astype(values.dtype) == values).all())
+
+
+_Space = Annotated[_Box | _Discrete | _MultiDiscrete, Field(discriminator="type")]
+
+
+class _Spaces(_Strict):
+    observation_space: _Space
+    action_space: _Space
+    scale_actions: bool
+
+
+class _Description(_Strict):
+    """agent.json, besides its schema."""
+
+    algorithm: Annotated[str, Field(max_length=100)]
+    config: dict[Annotated[str, Field(max_length=100)], Any]
+    spaces: _Spaces
+    normalize_obs: bool
+
+
+def _read_description(file: Path) -> tuple[str, Spec, Any, bool]:
+    """Algorithm, spaces, config and whether observations are normalised; a UserError that names what is wrong."""
+    data = read_json(file)
+    schema = data.pop("schema", None) if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise UserError(f"{file} has schema {schema!r}; expected {SCHEMA}")
+    try:
+        _Description.model_validate(data)
+        spec = Spec.from_json(data["spaces"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{file}: {where}: {message[0].lower()}{message[1:]}") from None
     except UserError:
         raise
-    except (KeyError, TypeError, AttributeError, AssertionError, ValueError) as error:
-        raise UserError(f"{folder / DESCRIPTION} does not describe an agent: {error!r}") from None
-    algo = registry.make(name, spec, config, SeedSequence(0))
-    agent = Agent(name, algo, spec, normalizer)
-    expected = agent.weights()
-    for key in sorted(expected.keys() | saved.keys()):
-        found, wanted = (tuple(side[key].shape) if key in side else None for side in (saved, expected))
-        if found != wanted:
-            raise UserError(f"{folder / WEIGHTS}: {key} has shape {found}; {name} here expects {wanted}")
-    agent.load_state_dict(saved, strict=False)
-    return agent
+    except (AssertionError, ArithmeticError, TypeError, ValueError) as error:
+        raise UserError(f"{file} describes no spaces that can be made: {error!r}") from None
+    return data["algorithm"], spec, _config(file, data["algorithm"], data["config"]), data["normalize_obs"]
+
+
+def _config(file: Path, name: str, values: dict[str, Any]) -> Any:
+    """The algorithm's settings; those that are missing, since they are newer than the file, have their defaults."""
+    config: Any = build(registry.load_class(name).Config, values, f"{file}")
+    for key, value in registry.to_json(config).items():
+        # Text would pass as a number, as it does on the command line; a saved agent has numbers.
+        if key in values and values[key] != value:
+            raise UserError(f"{file}: {key} = {values[key]!r}; expected it as it is saved: {value!r}")
+    return config
+
+
+FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
+
+
+class _Budget(TorchFunctionMode):
+    """Adds up the tensors that are made from a shape, and refuses those above `budget` bytes before they are allocated.
+
+    Constructors make all else (copies, moments) of these. Sizes come from torch's meta device, which allocates nothing.
+    """
+
+    def __init__(self, budget: int) -> None:
+        super().__init__()
+        self.left = self.budget = budget
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in FACTORIES:
+            shaped = {key: value for key, value in kwargs.items() if key != "generator"} | {"device": "meta"}
+            self.left -= func(*args, **shaped).nbytes + OVERHEAD
+            if self.left < 0:
+                raise UserError(f"it needs more than the {self.budget:,} bytes that the file of its weights warrants")
+        return func(*args, **kwargs)
+
+
+def _make(file: Path, name: str, spec: Spec, config: Any, normalize: bool, *, budget: int) -> Agent:
+    """An untrained agent as described, of at most `budget` bytes; a UserError where that is no network."""
+    try:
+        with _Budget(budget):
+            algo = registry.make(name, spec, config, SeedSequence(0))
+            return Agent(name, algo, spec, ObsNormalizer(spec.observation_space) if normalize else None)
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{file} describes a network that cannot be made: {error}") from None
+
+
+def _check_header(file: Path) -> None:
+    """A UserError unless the header's length, the first 8 bytes, is a small number."""
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    if length > TEXT_LIMIT:
+        raise UserError(f"{file} cannot be read: its header has {length:,} bytes; expected at most {TEXT_LIMIT:,}")
+
+
+# safetensors' names of types
+DTYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
+
+
+def _check_tensors(file: Path, name: str, saved: Any, expected: dict[str, Tensor]) -> None:
+    """A UserError that names the first differences between a file's header and the weights of a new agent."""
+    keys = saved.keys()
+    slices = {key: saved.get_slice(key) for key in keys}
+    found = {key: f"shape {tuple(each.get_shape())} of {each.get_dtype()}" for key, each in slices.items()}
+    wanted = {key: f"shape {tuple(each.shape)} of {DTYPES.get(each.dtype)}" for key, each in expected.items()}
+    wrong = [
+        f"{key!r:.100} has {found.get(key, 'no value')}, {name} here expects {wanted.get(key, 'no such tensor')}"
+        for key in sorted(found.keys() | wanted.keys())
+        if found.get(key) != wanted.get(key)
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 2} more" if len(wrong) > 2 else ""
+        raise UserError(f"{file}: {'; '.join(wrong[:2])}{more}")
+
+
+def _check_values(file: Path, tensors: dict[str, Tensor]) -> None:
+    """A UserError that names the first tensor with values that no agent can act with."""
+    for key, value in tensors.items():
+        if not value.isfinite().all():
+            raise UserError(f"{file}: {key!r} has values that are NaN or infinite")
+    if (tensors.get("obs_normalizer.var", torch.zeros(())) < 0).any():
+        raise UserError(f"{file}: 'obs_normalizer.var' has negative values; expected variances")

@@ -10,6 +10,7 @@ evaluation.json  returns of the fixed-seed evaluation episodes
 
 import copy
 import json
+import os
 import platform
 import time
 import uuid
@@ -28,7 +29,7 @@ from numpy.random import SeedSequence
 
 from zoo import registry
 from zoo.actors import Cluster, Inline, Job, Processes, Remote, Source
-from zoo.agent import Agent, load_agent
+from zoo.agent import Agent, load_agent, read_json
 from zoo.algos.base import Algorithm, Buffer
 from zoo.compile import compile_step
 from zoo.envs import EnvLike, Envs, resolve_id, vectorize
@@ -336,14 +337,13 @@ def load(folder: str | Path, which: str = "final") -> Agent:
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """The stored settings of a run's folder."""
+    """The stored settings of a run's folder; a UserError unless they name a known algorithm and an environment."""
     file = folder / "config.json"
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise UserError(f"{folder} is not a run's folder: it has no config.json")
-    try:
-        data = json.loads(file.read_text())
-    except (ValueError, OSError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
-    if not isinstance(data, dict) or not {"algorithm", "env"} <= data.keys():
+    data = read_json(file)
+    names = [data.get("algorithm"), data.get("env")] if isinstance(data, dict) else [None]
+    if not all(isinstance(name, str) and len(name) <= 100 for name in names):
         raise UserError(f"{file} does not describe a run: it names no algorithm and environment")
+    registry.get(data["algorithm"])
     return data

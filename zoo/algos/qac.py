@@ -1,7 +1,7 @@
 """QAC, the vanilla actor-critic: policy-based, on-policy, Q target.                     Sutton et al. 2000, theorem 1
 
     y = r + γ (1 - terminated) Q(s', a')                 a' is the action executed next (SARSA), λ-returns for λ > 0
-    L_π = -E[Q(s, a) log π(a|s)] - c_e E[H(π)]           L_Q = E[(Q(s, a) - y)²], critic_updates steps before the actor's
+    L_π = -E[Q(s, a) log π(a|s)] - c_e E[H(π)]           L_Q = E[(Q(s, a) - y)²], several steps, then L_π one
 
 Optionally the actor is driven by Q(s, a) - b(s), b(s) = E_a Q(s, a): the same gradient on average, less noise.
 """

@@ -1,10 +1,11 @@
-"""The command line: zoo run | eval | watch | list | lookup | show | crosscheck."""
+"""The command line: zoo run | eval | watch | list | lookup | show | crosscheck | bench."""
 
 import sys
 from collections.abc import Sequence
 
 import click
 
+from zoo.cli.bench import bench
 from zoo.cli.crosscheck import crosscheck
 from zoo.cli.taxonomy import list_, lookup
 from zoo.cli.train import evaluate, run, show, watch
@@ -20,7 +21,7 @@ def cli() -> None:
     """
 
 
-for command in (run, evaluate, watch, list_, lookup, show, crosscheck):
+for command in (run, evaluate, watch, list_, lookup, show, crosscheck, bench):
     cli.add_command(command)
 
 

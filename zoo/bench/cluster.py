@@ -1,0 +1,43 @@
+"""The same jobs as tasks of a Ray cluster; a task whose node is lost is tried again elsewhere."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from zoo.bench.job import execute
+from zoo.bench.plan import Job
+from zoo.bench.queue import Outcome, Watch
+from zoo.errors import UserError
+
+RETRIES = 3
+
+
+class Cluster:
+    """A queue on Ray: an existing cluster at `address`, or one on this machine, bound to loopback."""
+
+    def __init__(self, address: str | None, jobs: int | None = None) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise UserError("--engine ray needs Ray: pip install 'actor-critic-zoo[ray]'") from None
+        self.ray: Any = ray
+        if not ray.is_initialized():
+            if address is None:
+                ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+            else:
+                ray.init(address=address, log_to_driver=False)
+
+    def run(self, queue: list[Job], watch: Watch) -> Iterator[Outcome]:
+        """The outcomes as they come; progress on the way stays on the nodes."""
+        remote = self.ray.remote(num_cpus=1, max_retries=RETRIES)(_execute)
+        pending = {remote.remote(job.to_json()): job for job in queue}
+        while pending:
+            (done, *_), _ = self.ray.wait(list(pending), num_returns=1)
+            job = pending.pop(done)
+            try:
+                yield Outcome(job, self.ray.get(done), None)
+            except Exception as error:  # whatever a task raised, or the loss of its node
+                yield Outcome(job, None, str(error).strip().splitlines()[-1])
+
+
+def _execute(job: dict[str, Any]) -> dict[str, Any]:
+    return execute(Job(**job), lambda row: None)

@@ -1,0 +1,110 @@
+"""A summary as a table: for the terminal, Markdown, CSV and LaTeX."""
+
+import csv
+import io
+from typing import Any
+
+from rich.table import Table
+
+Data = dict[str, Any]
+NUMBERS = [
+    "iqm",
+    "low",
+    "high",
+    "normalized",
+    "seeds",
+    "failed_seeds",
+    "steps_per_second",
+    "seconds",
+    "parameters",
+    "memory",
+]
+
+
+def score(cell: Data) -> str:
+    """A cell in a few characters: the score and its interval, or why there is none."""
+    if cell["iqm"] is None:
+        return {"missing": "not run", "failed": f"failed: {cell['reason']}"}.get(cell["status"], str(cell["reason"]))
+    text = f"{cell['iqm']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]"
+    return text + (f" ({cell['failed_seeds']} failed)" if cell["failed_seeds"] else "")
+
+
+def terminal(summary: Data) -> Table:
+    """Rows grouped by cell of the cube, a column for each environment."""
+    table = Table("cell", "entry", *summary["envs"], title=f"{summary['title']}: IQM of the final return [95%]")
+    last = None
+    for row in summary["rows"]:
+        if last is not None and row["cell"] != last:
+            table.add_section()
+        name = row["name"] if row["side"] != "sb3" else f"{row['name']} (SB3)"
+        table.add_row(
+            row["cell"] if row["cell"] != last else "", name, *(score(row["cells"][env]) for env in summary["envs"])
+        )
+        last = row["cell"]
+    return table
+
+
+def markdown(summary: Data) -> str:
+    """Scores, then speed, time and size."""
+    header = ["cell", "entry", *summary["envs"]]
+    blocks = []
+    for title, show in (
+        ("Final return, interquartile mean over seeds [95% interval]", score),
+        ("Normalised score: 0 is random, 1 the best published figure", lambda cell: _number(cell["normalized"], ".2f")),
+        ("Steps a second, learning included, one thread", lambda cell: _number(cell["steps_per_second"], ",.0f")),
+        ("Training time, s", lambda cell: _number(cell["seconds"], ",.0f")),
+        ("Peak memory, MB", lambda cell: _number(cell["memory"] and cell["memory"] / 1e6, ",.0f")),
+    ):
+        rows = [
+            [row["cell"] or "", row["label"], *(show(row["cells"][env]) for env in summary["envs"])]
+            for row in summary["rows"]
+        ]
+        lines = [header, ["---"] * len(header), *rows]
+        blocks.append(f"### {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+    caption = f"`{summary['command']}`, commit {summary['commit']}, {summary['created'][:10]}."
+    return f"{caption}\n\n" + "\n\n".join(blocks) + "\n"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def comma_separated(summary: Data) -> str:
+    """A line for each entry and environment, with all numbers."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["cell", "side", "entry", "env", "status", "reason", *NUMBERS])
+    for row in summary["rows"]:
+        for env in summary["envs"]:
+            cell = row["cells"][env]
+            values = ["" if cell[key] is None else cell[key] for key in ("status", "reason", *NUMBERS)]
+            writer.writerow([row["cell"] or "", row["side"], row["name"], env, *values])
+    return out.getvalue()
+
+
+def latex(summary: Data) -> str:
+    """A booktabs table of the scores; the best entry of each environment is bold."""
+    found = {env: [row["cells"][env]["iqm"] for row in summary["rows"]] for env in summary["envs"]}
+    best = {env: max((value for value in found[env] if value is not None), default=None) for env in found}
+    lines = [
+        r"\begin{tabular}{ll" + "r" * len(summary["envs"]) + "}",
+        r"\toprule",
+        " & ".join(["cell", "entry", *(_escape(env) for env in summary["envs"])]) + r" \\",
+        r"\midrule",
+    ]
+    for row in summary["rows"]:
+        cells = []
+        for env in summary["envs"]:
+            cell = row["cells"][env]
+            if cell["iqm"] is None:
+                cells.append("--")
+                continue
+            text = f"{cell['iqm']:.1f}"
+            text = rf"\textbf{{{text}}}" if cell["iqm"] == best[env] else text
+            cells.append(rf"{text} \scriptsize[{cell['low']:.1f}, {cell['high']:.1f}]")
+        lines.append(" & ".join([_escape(row["cell"] or ""), _escape(row["label"]), *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", r"\&").replace("_", r"\_").replace("%", r"\%")

@@ -1,0 +1,206 @@
+"""zoo bench: every entry on every environment that it supports, over several seeds, in one table."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from zoo.cli.display import console
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.bench.plan import Job, Plan
+    from zoo.bench.queue import Outcome
+    from zoo.bench.store import Store
+
+NAMES = "Comma-separated; all if left out."
+GUESS = 2000.0  # steps a second, of an entry that no sweep has timed yet
+
+
+@click.command()
+@click.option("--preset", type=click.Choice(["quick", "standard", "full"]), default="quick", help="How much.  [quick]")
+@click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
+@click.option("--envs", metavar="A,B", help=f"Environments of the preset. {NAMES}")
+@click.option("--seeds", type=click.IntRange(min=1), help="Seeds of each; the preset says how many.")
+@click.option("--jobs", type=click.IntRange(min=1), default=2, help="Runs at the same time, one thread each.  [2]")
+@click.option("--against", type=click.Choice(["sb3"]), help="Train Stable-Baselines3's twins beside the entries.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Where jobs run.  [local]")
+@click.option("--ray-address", metavar="ADDRESS", help="An existing Ray cluster; without it one is started here.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("bench"), metavar="DIR", help="Results.  [bench]")
+@click.option("--pair", metavar="A,B", help="Print how likely a run of A is to beat one of B, on each environment.")
+@click.option("--dry-run", is_flag=True, help="List the jobs and an estimate of the time, and train nothing.")
+def bench(
+    preset: str,
+    algos: str | None,
+    envs: str | None,
+    seeds: int | None,
+    jobs: int,
+    against: str | None,
+    engine: str,
+    ray_address: str | None,
+    out: Path,
+    pair: str | None,
+    dry_run: bool,
+) -> None:
+    """Train every entry on the environments that it supports, and print one table with intervals.
+
+    Stop it at any moment and start it again: finished jobs are kept. Tables, figures and a report are in --out.
+    """
+    from zoo.bench.plan import plan
+    from zoo.bench.store import Store
+
+    sweep = plan(preset, algorithms=_split(algos), envs=_split(envs), seeds=seeds, against=against)
+    store = Store(out / "results.sqlite")
+    missing = [job for job in sweep.jobs if (found := store.find(job)) is None or found["status"] != "done"]
+    known = len(sweep.jobs) - len(missing)
+    if dry_run:
+        _list(missing, store, jobs, known)
+        return
+    click.echo(f"{len(sweep.jobs)} jobs, {known} of them done before; about {_estimate(missing, store, jobs)}")
+    failed = _train(missing, store, _engine(engine, ray_address, jobs)) if missing else 0
+    _publish(sweep, store, f"zoo bench, preset {preset}", _command(), out)
+    if pair:
+        _compare(sweep, store, *_pair(pair))
+    if failed:
+        click.echo(
+            f"{failed} jobs failed; the table says why. Start the same command again to try them again", err=True
+        )
+
+
+def _split(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
+
+
+def _pair(text: str) -> tuple[str, str]:
+    names = _split(text)
+    if len(names) != 2:
+        raise UserError(f"--pair {text!r}: expected two rows of the table, as in ppo,a2c or ppo,sb3/ppo")
+    one, other = (name if "/" in name or name == "random" else f"zoo/{name}" for name in names)
+    return one, other
+
+
+def _command() -> str:
+    context = click.get_current_context()
+    given = {name: value for name, value in context.params.items() if context.get_parameter_source(name) is not None}
+    defaults = {param.name: param.default for param in context.command.params}
+    flags = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in given.items()
+        if value not in (None, False) and value != defaults.get(name)
+    ]
+    return " ".join(["zoo bench", *flags])
+
+
+def _engine(engine: str, address: str | None, jobs: int) -> Any:
+    if engine == "ray":
+        from zoo.bench.cluster import Cluster
+
+        return Cluster(address, jobs)
+    from zoo.bench.queue import Local
+
+    return Local(jobs)
+
+
+def _seconds(job: "Job", store: "Store") -> float:
+    speed = store.speed(job.side, job.algorithm, job.env) or GUESS
+    return 5 + job.total_steps / speed
+
+
+def _estimate(missing: list["Job"], store: "Store", jobs: int) -> str:
+    return str(timedelta(seconds=round(sum(_seconds(job, store) for job in missing) / jobs)))
+
+
+def _list(missing: list["Job"], store: "Store", jobs: int, known: int) -> None:
+    for job in missing:
+        click.echo(f"{job.title}: {job.total_steps:,} steps, about {_seconds(job, store):,.0f} s")
+    click.echo(
+        f"{len(missing)} jobs to do, {known} done before; about {_estimate(missing, store, jobs)} with {jobs} at a time"
+    )
+
+
+def _train(missing: list["Job"], store: "Store", engine: Any) -> int:
+    failed = 0
+    with _progress(len(missing)) as (watch, finish):
+        for outcome in engine.run(missing, watch):
+            if outcome.error is None:
+                store.add(outcome.job, "done", outcome.result)
+            else:
+                store.add(outcome.job, "failed", {"error": outcome.error})
+                failed += 1
+            finish(outcome)
+    return failed
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[tuple[Callable[..., None], Callable[["Outcome"], None]]]:
+    """Functions that show a job's progress and its end: bars on a terminal, a line for each finished job elsewhere."""
+    screen = console()
+    bars = Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=screen)
+    overall = bars.add_task("all jobs", total=total)
+    tasks: dict[str, Any] = {}
+    count = 0
+
+    def watch(job: "Job", row: dict[str, float]) -> None:
+        if job.title not in tasks:
+            tasks[job.title] = bars.add_task(job.title, total=job.total_steps)
+        bars.update(tasks[job.title], completed=row["step"])
+
+    def finish(outcome: "Outcome") -> None:
+        nonlocal count
+        count += 1
+        if outcome.job.title in tasks:
+            bars.remove_task(tasks.pop(outcome.job.title))
+        bars.advance(overall)
+        ended = f"failed: {outcome.error}" if outcome.result is None else f"{outcome.result['end']:.1f}"
+        screen.print(f"{count}/{total}  {outcome.job.title}: {ended}", markup=False)
+
+    if screen.is_terminal:
+        with Live(bars, console=screen, refresh_per_second=2):
+            yield watch, finish
+    else:
+        yield watch, finish
+
+
+def _publish(sweep: "Plan", store: "Store", title: str, command: str, out: Path) -> None:
+    from zoo.bench import figures, report, tables
+    from zoo.bench.summary import summarise
+
+    summary = summarise(sweep, store, title=title, command=command)
+    console().print(tables.terminal(summary))
+    files = {
+        "summary.json": json.dumps(summary, indent=1, ensure_ascii=False),
+        "table.md": tables.markdown(summary),
+        "table.csv": tables.comma_separated(summary),
+        "table.tex": tables.latex(summary),
+        "report.html": report.report(summary),
+    }
+    for name, text in files.items():
+        (out / name).write_text(text, encoding="utf-8")
+    figures.draw(summary, out / "figures")
+    click.echo(f"tables, figures and report.html in {out}")
+
+
+def _compare(sweep: "Plan", store: "Store", one: str, other: str) -> None:
+    import numpy as np
+
+    from zoo.statistics import estimate, probability_of_improvement
+
+    known = [f"{side}/{name}" if name else side for side, name in sweep.rows]
+    for name in (one, other):
+        if name not in known:
+            raise UserError(f"--pair: no row {name!r} in this sweep; there are: {', '.join(known)}")
+    for env in sweep.envs:
+        ends = {}
+        for name in (one, other):
+            found = [store.find(job) for job in sweep.jobs if (job.row, job.env) == (name, env)]
+            ends[name] = np.array([result["end"] for result in found if result and result["status"] == "done"])
+        if all(len(values) for values in ends.values()):
+            chance = estimate(ends[one], ends[other], statistic=probability_of_improvement)
+            interval = f"{chance.value:.2f} [{chance.low:.2f}, {chance.high:.2f}]"
+            click.echo(f"{env}: a run of {one} beats one of {other} with probability {interval}")
