@@ -49,5 +49,5 @@ def test_a_difference_of_two_samples_has_an_interval_of_its_own() -> None:
     found = estimate(one, other, statistic=iqm_difference, confidence=0.9)
     assert found.value == iqm(one) - iqm(other)
     assert found.low < found.value < found.high
-    assert 2 < found.low
+    assert found.low > 2
     assert found.high < 4

@@ -30,6 +30,7 @@ SCHEMA = 1
 WEIGHTS, DESCRIPTION = "agent.safetensors", "agent.json"
 
 TEXT_LIMIT = 2**20  # bytes of a JSON file, and of the header of a file of weights
+WEIGHTS_LIMIT = 2**32  # bytes of a file of weights
 SPACE_LIMIT = 2**22  # elements of a space: an image of 1024 x 1024 x 4
 SLACK = 2**25  # bytes that a network may take whatever the size of its file of weights
 OVERHEAD = 2**10  # bytes that a tensor takes besides its elements, so that their number is bounded, too
@@ -108,9 +109,8 @@ def load_agent(folder: Path) -> Agent:
 
 def _load(description: Path, weights: Path) -> Agent:
     name, spec, config, normalize = _read_description(description)
-    size = _plain_size(weights)
-    _check_header(weights)
     try:
+        size = _weights_size(weights)
         with safe_open(weights, "pt") as saved:
             agent = _make(description, name, spec, config, normalize, budget=2 * size + SLACK)
             expected = agent.weights()
@@ -118,7 +118,7 @@ def _load(description: Path, weights: Path) -> Agent:
             tensors = {key: saved.get_tensor(key) for key in expected}
             _check_values(weights, tensors)
             agent.load_state_dict(tensors, strict=False)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:
         raise UserError(f"{weights} cannot be read: {error}") from None
     return agent
 
@@ -310,18 +310,19 @@ def _make(file: Path, name: str, spec: Spec, config: Any, normalize: bool, *, bu
             algo = registry.make(name, spec, config, SeedSequence(0))
             return Agent(name, algo, spec, ObsNormalizer(spec.observation_space) if normalize else None)
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{file} describes a network that cannot be made: {error}") from None
+        reason = str(error).partition("\n")[0]  # torch adds lines about its own source
+        raise UserError(f"{file} describes a network that cannot be made: {reason}") from None
 
 
-def _check_header(file: Path) -> None:
-    """A UserError unless the header's length, the first 8 bytes, is a small number."""
-    try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    if length > TEXT_LIMIT:
-        raise UserError(f"{file} cannot be read: its header has {length:,} bytes; expected at most {TEXT_LIMIT:,}")
+def _weights_size(file: Path) -> int:
+    """The bytes of a file of weights; a UserError if it or its header, whose length comes first, is too large."""
+    size = _plain_size(file)
+    with file.open("rb") as opened:
+        header = int.from_bytes(opened.read(8), "little")
+    for found, limit, what in ((size, WEIGHTS_LIMIT, "it"), (header, TEXT_LIMIT, "its header")):
+        if found > limit:
+            raise UserError(f"{file} cannot be read: {what} has {found:,} bytes; expected at most {limit:,}")
+    return size
 
 
 # safetensors' names of types

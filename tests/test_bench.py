@@ -1,0 +1,246 @@
+"""Sweeps: what they consist of, what is kept, what a crash does, and what is printed."""
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from zoo import registry
+from zoo.bench import plan as planning
+from zoo.bench import tables
+from zoo.bench.plan import Job, Plan, Preset, job, plan, presets
+from zoo.bench.queue import Local, describe
+from zoo.bench.store import Store
+from zoo.bench.summary import normalize, references, scores, summarise
+from zoo.cli import cli
+from zoo.errors import UserError
+from zoo.statistics import Estimate, estimate
+
+TINY = {"total_steps": 512, "num_envs": 1, "num_steps": 128, "batch_size": 64}
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A preset of seconds in the place of quick."""
+    envs = {"CartPole-v1": {"ppo": TINY}, "Pendulum-v1": {"ppo": TINY}}
+    monkeypatch.setattr(planning, "presets", lambda: {"quick": Preset(about="", seeds=2, envs=envs)})
+    monkeypatch.setattr(planning, "EPISODES", 1)
+    monkeypatch.setattr(planning, "FINAL_EPISODES", 2)
+    yield
+
+
+def bench(out: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(cli, ["bench", "--out", str(out), *arguments], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def fake(end: float, **more: Any) -> dict[str, Any]:
+    """A result as a job gives it."""
+    base = {"returns": [end, end + 1], "end": end, "curve": [[10, end]], "seconds": 2.0, "steps_per_second": 50.0}
+    return base | {"parameters": 9, "memory": 1e8, "command": "", "versions": {}, "machine": {}} | more
+
+
+# Plans
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_entry_is_in_every_preset(preset: str) -> None:
+    sweep = plan(preset, algorithms=[], envs=[], seeds=1, against="sb3")
+    assert {name for side, name in sweep.rows if side == "zoo"} == set(registry.load().algorithms)
+    assert {job.algorithm for job in sweep.jobs if job.side == "zoo"} == set(registry.load().algorithms)
+    assert {job.algorithm for job in sweep.jobs if job.side == "sb3"} == set(planning.SB3)
+    assert {job.env for job in sweep.jobs if job.side == "random"} == set(sweep.envs)
+
+
+def test_what_cannot_play_says_why() -> None:
+    sweep = plan("quick", algorithms=["dqn", "sac"], envs=[], seeds=1)
+    assert sweep.unsupported == {
+        ("dqn", "Pendulum-v1"): "needs Discrete actions",
+        ("sac", "CartPole-v1"): "needs Box actions",
+    }
+    assert [(job.row, job.env) for job in sweep.jobs] == [
+        ("random", "CartPole-v1"),
+        ("zoo/dqn", "CartPole-v1"),
+        ("random", "Pendulum-v1"),
+        ("zoo/sac", "Pendulum-v1"),
+    ]
+
+
+def test_settings_decide_who_a_result_belongs_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = job("zoo", "ppo", "CartPole-v1", 0, TINY)
+    assert first.key == job("zoo", "ppo", "CartPole-v1", 0, dict(TINY)).key
+    others = [
+        job("sb3", "ppo", "CartPole-v1", 0, TINY),
+        job("zoo", "a2c", "CartPole-v1", 0, {"total_steps": 512}),
+        job("zoo", "ppo", "CartPole-v1", 1, TINY),
+        job("zoo", "ppo", "CartPole-v1", 0, TINY | {"learning_rate": 0.01}),
+    ]
+    assert len({first.key, *(other.key for other in others)}) == 5
+    monkeypatch.setattr(planning, "code", lambda side: "changed")
+    assert job("zoo", "ppo", "CartPole-v1", 0, TINY).key != first.key
+
+
+def test_a_twin_gets_the_same_settings() -> None:
+    ours, theirs = (job(side, "sac", "Pendulum-v1", 3, {"total_steps": 500}) for side in ("zoo", "sb3"))
+    assert ours.settings == theirs.settings
+    assert ours.command == "zoo run sac --env Pendulum-v1 --seed 3 --total-steps 500"
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'CartPole-v1'"):
+        plan("quick", algorithms=[], envs=["Cartpole-v1"], seeds=1)
+    with pytest.raises(UserError, match="ppoo"):
+        plan("quick", algorithms=["ppoo"], envs=[], seeds=1)
+
+
+# The store
+
+
+def test_rows_are_appended_and_a_finished_one_counts(tmp_path: Path) -> None:
+    store, one = Store(tmp_path / "results.sqlite"), job("zoo", "ppo", "CartPole-v1", 0, TINY)
+    assert store.find(one) is None
+    store.add(one, "failed", {"error": "first"})
+    store.add(one, "done", fake(1.0))
+    store.add(one, "failed", {"error": "later"})
+    found = store.find(one)
+    assert found is not None
+    assert (found["status"], found["end"]) == ("done", 1.0)
+    store.close()
+    rows = sqlite3.connect(tmp_path / "results.sqlite").execute("select status from runs").fetchall()
+    assert rows == [("failed",), ("done",), ("failed",)]
+
+
+def test_another_file_is_not_a_store(tmp_path: Path) -> None:
+    (tmp_path / "results.sqlite").write_text("not a database, but long enough to be looked at as one " * 40)
+    with pytest.raises(UserError, match="not a store of results"):
+        Store(tmp_path / "results.sqlite")
+
+
+# The queue
+
+
+def test_a_job_that_crashes_stops_no_other(tiny: None) -> None:
+    good, bad = job("random", "", "CartPole-v1", 0, {}), job("zoo", "ppo", "CartPole-v1", 0, TINY)
+    bad.settings["run"]["total_steps"] = -1
+    outcomes = {outcome.job.row: outcome for outcome in Local(2).run([bad, good], lambda job, row: None)}
+    assert outcomes["random"].error is None
+    assert outcomes["random"].result is not None
+    assert outcomes["zoo/ppo"].result is None
+    assert "total_steps" in str(outcomes["zoo/ppo"].error)
+
+
+@pytest.mark.parametrize(
+    ("code", "errors", "expected"),
+    [
+        (-9, [], "killed by signal 9"),
+        (1, ["Traceback\n", "ValueError: what\n", "\n"], "ValueError: what"),
+        (3, [], "exit code 3"),
+    ],
+)
+def test_an_end_is_described_in_a_line(code: int, errors: list[str], expected: str) -> None:
+    assert describe(code, errors) == expected
+
+
+# The command
+
+
+def test_a_sweep_trains_publishes_and_is_not_repeated(tiny: None, tmp_path: Path) -> None:
+    first = bench(
+        tmp_path, "--algos", "ppo,dqn", "--envs", "CartPole-v1,Pendulum-v1", "--against", "sb3", "--seeds", "1"
+    )
+    assert "zoo/ppo on CartPole-v1, seed 0" in first
+    assert "sb3/ppo on Pendulum-v1, seed 0" in first
+    assert "needs Discrete actions" in first
+    files = {file.name for file in tmp_path.iterdir()}
+    assert files == {"results.sqlite", "summary.json", "table.md", "table.csv", "table.tex", "report.html", "figures"}
+    assert (tmp_path / "figures" / "curve-CartPole-v1.png").stat().st_size > 1000
+    again = bench(
+        tmp_path, "--algos", "ppo,dqn", "--envs", "CartPole-v1,Pendulum-v1", "--against", "sb3", "--seeds", "1"
+    )
+    assert "seed 0:" not in again
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    (run,) = [run for run in summary["runs"] if (run["id"], run["env"]) == ("zoo/ppo", "CartPole-v1")]
+    assert run["command"].startswith("zoo run ppo --env CartPole-v1 --seed 0 --total-steps 512")
+    assert run["settings"]["config"]["num_steps"] == 128
+
+
+def test_dry_run_lists_jobs_and_time_and_trains_nothing(tiny: None, tmp_path: Path) -> None:
+    output = bench(tmp_path, "--dry-run", "--algos", "ppo")
+    assert "zoo/ppo on CartPole-v1, seed 1: 512 steps" in output
+    assert "6 jobs to do, 0 done before" in output
+    assert not (tmp_path / "table.md").exists()
+
+
+# What is printed
+
+
+@pytest.fixture
+def summary(tmp_path: Path) -> dict[str, Any]:
+    store = Store(tmp_path / "results.sqlite")
+    sweep = plan("quick", algorithms=["ppo", "dqn", "a2c"], envs=[], seeds=3)
+    for each in sweep.jobs:
+        if each.algorithm == "a2c":
+            store.add(each, "failed", {"error": "out of luck"})
+        elif each.algorithm == "ppo":
+            store.add(each, "done", fake(100.0 + 10 * each.seed))
+        elif each.side == "random":
+            store.add(each, "done", fake(20.0))
+    return summarise(sweep, store, title="test", command="zoo bench")
+
+
+def test_cells_hold_the_interquartile_mean_over_seeds(summary: dict[str, Any]) -> None:
+    row = next(row for row in summary["rows"] if row["id"] == "zoo/ppo")
+    cell, expected = row["cells"]["CartPole-v1"], estimate(np.array([100.0, 110, 120]))
+    assert (cell["iqm"], cell["low"], cell["high"]) == (expected.value, expected.low, expected.high) == (110, 100, 120)
+    assert cell["normalized"] == pytest.approx((110 - 22.2) / (500 - 22.2))
+    assert (cell["seeds"], cell["failed_seeds"], cell["steps_per_second"]) == (3, 0, 50)
+
+
+def test_every_kind_of_hole_says_why(summary: dict[str, Any]) -> None:
+    shown = {row["name"]: [tables.score(row["cells"][env]) for env in summary["envs"]] for row in summary["rows"]}
+    assert shown["a2c"] == ["failed: out of luck"] * 2
+    assert shown["dqn"] == ["not run", "needs Discrete actions"]
+    assert shown["ppo"] == ["110.0 [100.0, 120.0]"] * 2
+
+
+def test_all_formats_hold_the_same_numbers(summary: dict[str, Any]) -> None:
+    assert "| policy/on/v | ppo | 110.0 [100.0, 120.0] | 110.0 [100.0, 120.0] |" in tables.markdown(summary)
+    rows = list(csv.DictReader(io.StringIO(tables.comma_separated(summary))))
+    (row,) = [row for row in rows if (row["entry"], row["env"]) == ("ppo", "Pendulum-v1")]
+    assert (row["iqm"], row["low"], row["high"]) == ("110.0", "100.0", "120.0")
+    assert r"ppo & \textbf{110.0} \scriptsize[100.0, 120.0]" in tables.latex(summary)
+    assert tables.terminal(summary).row_count == len(summary["rows"])
+
+
+def test_one_run_is_judged_by_its_episodes() -> None:
+    assert scores([]) is None
+    assert scores([fake(5.0, returns=[1.0, 2.0, 3.0, 4.0])]) == estimate(np.array([1.0, 2, 3, 4]))
+
+
+def test_normalised_scores_have_two_constants_with_a_source() -> None:
+    environments = {env for preset in presets().values() for env in preset.envs}
+    assert environments == set(references())
+    for env, reference in references().items():
+        assert reference["random"] < reference["best"]
+        assert reference["source"]
+        low, high = (reference[key] for key in ("random", "best"))
+        assert normalize(env, Estimate(low, low, high)) == Estimate(0, 0, 1)
+
+
+def test_presets_are_plain_data() -> None:
+    assert set(yaml.safe_load((planning.FOLDER / "presets.yaml").read_text())) == {"quick", "standard", "full"}
+
+
+def test_plan_and_job_are_values() -> None:
+    assert Plan([], [], [], {}) == Plan([], [], [], {})
+    one = job("zoo", "ppo", "CartPole-v1", 0, TINY)
+    assert Job(**json.loads(json.dumps(one.to_json()))).key == one.key
