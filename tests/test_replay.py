@@ -391,7 +391,7 @@ def test_samples_are_due_at_every_multiple_of_train_every(
         steps = range(step + 1, step + len(rows) + 1)
         step += len(rows)
         multiples = sum(each % train_every == 0 for each in steps)
-        due.append(num_updates * multiples if step >= max(learning_starts, batch_size) else 0)
+        due.append(num_updates * multiples if step > learning_starts else 0)
         buffer.add(transition, alive)
         batches = list(buffer.batches())
         assert all(batch.obs.shape == (1, batch_size, 2) for batch in batches)

@@ -269,7 +269,7 @@ class ReplayBuffer:
 
     def batches(self) -> Iterator[Segment]:
         """The samples that are due, each (n, N, ...)."""
-        if self._stored < max(self.config.learning_starts, self.config.batch_size):
+        if self._stored <= self.config.learning_starts:
             self._unlearned %= self.config.train_every
             return
         while self._unlearned >= self.config.train_every:
