@@ -24,6 +24,11 @@ CHECKPOINTS, EPISODES, FINAL_EPISODES = 10, 10, 100
 RANGES = {"CartPole-v1": (22.0, 500.0), "Pendulum-v1": (-1230.0, -150.0)}
 END_MARGIN, AREA_MARGIN = 0.05, 0.10
 SIDES = ("zoo", "sb3")
+INTRODUCTION = """\
+Written by `zoo crosscheck --rung 3`. Interquartile means over seeds with 95% bootstrap intervals, of the mean return of
+100 episodes at the end and of the area under the curve; their difference with its 90% interval, which must lie within
+the margin.
+"""
 
 
 @dataclass(frozen=True)
@@ -159,14 +164,17 @@ def cells(verdict: Verdict) -> list[str]:
 
 
 def markdown(verdicts: list[Verdict]) -> str:
-    """The table as a page."""
+    """A page: the table, and the figure of each pair."""
     header = ["entry", "environment", "steps", "seeds", "measure", "zoo", "SB3", "difference", "margin", "equivalent"]
     lines = [header, ["---"] * len(header)]
     for verdict in verdicts:
         name, env, *rest = cells(verdict)
         run = [name, env, f"{verdict.pair.steps:,}", str(verdict.seeds)]
         lines.append([*run, *rest, "yes" if verdict.equivalent else "**no**"])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    pairs = dict.fromkeys(verdict.pair.name for verdict in verdicts)
+    figures = "\n".join(f"![Learning curves of {name}]({name}.svg)" for name in pairs)
+    return f"# Learning curves of both libraries\n\n{INTRODUCTION}\n{table}\n\n{figures}\n"
 
 
 def draw(store: Store, pair: Pair, num_seeds: int, file: Path) -> None:
