@@ -33,9 +33,6 @@ from zoo.normalize import ObsNormalizer
 from zoo.runs import settings_of
 from zoo.spec import Spec
 
-# Hostile values are cast and drawn from, too; that may warn, as it may for a friend's.
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 BOX = spaces.Box(np.array([-1, -2, 0], np.float32), np.array([1, 2, np.inf], np.float32))
 ACTIONS = {"ppo": spaces.Box(-2, 2, (2,)), "dqn": spaces.Discrete(3, start=-1), "a2c": spaces.MultiDiscrete([2, 3])}
 OBSERVATIONS = {"ppo": BOX, "dqn": spaces.Discrete(5), "a2c": spaces.Box(0, 255, (9, 9, 2), np.uint8)}
@@ -277,6 +274,7 @@ def test_memory_is_bounded_before_anything_is_allocated(folder: Path, tmp_path: 
         "weights": lambda at: os.truncate(at / WEIGHTS, 2**40),
         "header": lambda at: write_weights(at, b"{}", length=2**60),
         "tensor": lambda at: write_weights(at, {"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
+        "spaces at their limit": spaces_at_their_limit,
     }
     for name in ALGORITHMS:
         save(tmp_path / name, name)
@@ -286,8 +284,9 @@ def test_memory_is_bounded_before_anything_is_allocated(folder: Path, tmp_path: 
     folders = [folder, *(tmp_path / name for name in [*ALGORITHMS, *giants])]
     done = subprocess.run([sys.executable, "-c", PEAK, *folders], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    loaded, *others = (int(line) for line in done.stdout.splitlines())
-    assert max(others) - loaded < 300, dict(zip([*ALGORITHMS, *giants], others, strict=True))
+    loaded, *others, last = (int(line) for line in done.stdout.splitlines())
+    assert max(others) - loaded < 300, others
+    assert last - loaded < 1000
 
 
 # Each line: the peak of this process in MB after an attempt; only the first may succeed.
@@ -302,6 +301,13 @@ for number, folder in enumerate(sys.argv[1:]):
         assert number > 0, folder
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10))
 """
+
+
+def spaces_at_their_limit(folder: Path) -> None:
+    """What costs most of all that is allowed: a small network's images, and many bounds of actions."""
+    describe(folder, OBS, {**box_json(), "shape": [35, SPACE_LIMIT // 35, 1], "dtype": "uint8"})
+    describe(folder, ACT, {**box_json(), "shape": [SPACE_LIMIT]})
+    describe(folder, "normalize_obs", False)
 
 
 def box_json() -> dict[str, Any]:
@@ -326,7 +332,7 @@ TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], list[str]]] =
     "flat": (lambda t: t.update({MATRIX: t[MATRIX].flatten()}), [MATRIX, "(12,)", "(4, 3)"]),
     "empty": (lambda t: t.update({MATRIX: torch.zeros(0)}), [MATRIX, "(0,)", "(4, 3)"]),
     "missing": (lambda t: t.pop(BIAS), [BIAS, "no value", "(3,) of F32"]),
-    "all missing": (lambda t: t.clear(), ["no value", "and 15 more"]),
+    "all missing": (lambda t: t.clear(), ["no value", "and 14 more"]),
     "extra": (lambda t: t.update({"zzz": torch.zeros(1)}), ["'zzz'", "expects no such tensor"]),
     "a path": (lambda t: t.update({"../../x": torch.zeros(1)}), ["'../../x'", "expects no such tensor"]),
     "an optimiser": (
@@ -382,12 +388,7 @@ HEADERS: dict[str, tuple[Any, bytes, int | None, str]] = {
     "data that overlap": ({"x": ENTRY, "y": ENTRY}, b"\0" * 4, None, "header"),
     "data left over": ({"x": ENTRY}, b"\0" * 8, None, "not fully covered"),
     "unknown type": ({"x": ENTRY | {"dtype": "OBJ"}}, b"\0" * 4, None, "OBJ"),
-    "a name twice": (
-        json.dumps({"x": ENTRY}).encode()[:-1] + b", " + json.dumps({"x": ENTRY}).encode()[1:],
-        b"\0" * 4,
-        None,
-        "'x'",
-    ),
+    "a name twice": (b'{"x": %b, "x": %b}' % ((json.dumps(ENTRY).encode(),) * 2), b"\0" * 4, None, "no value"),
     "many tensors": (
         {f"{i:x}": ENTRY | {"shape": [0], "data_offsets": [0, 0]} for i in range(14_000)},
         b"",
@@ -559,8 +560,11 @@ CODE = {"exec", "compile", "import", "pickle.find_class", "os.system", "os.exec"
 CODE |= {"subprocess.Popen", "ctypes.dlopen", "os.mkdir", "os.remove", "os.rename", "socket.connect"}
 
 
+WRITE = os.O_WRONLY | os.O_RDWR
+
+
 def notice(event: str, args: tuple[Any, ...]) -> None:
-    if EVENTS is not None and (event in CODE or (event == "open" and set(str(args[1])) & set("wax+"))):
+    if EVENTS is not None and (event in CODE or (event == "open" and args[2] & WRITE)):
         EVENTS.append(f"{event} {args}")
 
 
@@ -611,7 +615,7 @@ def test_an_attempt_leaves_nothing_behind(case: str, folder: Path) -> None:
 
 # Any file at all
 
-FILES = 300  # for each of the good agents
+FILES = 200  # for each of the good agents
 NASTY: list[Any] = [
     *(None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e308, "", "1", "nan", "-inf", "1e999"),
     *([], {}, [[]], [0], [10**12], [1] * 2000, [-1], ["x"], [None], [1.5], "os:system", "../../x", "\x00", "\ud800"),
@@ -707,29 +711,33 @@ def change(folder: Path, marker: Path, rng: Generator) -> None:
             file.write_bytes(change_json(json.loads(file.read_text()), rng))
 
 
+def outcome(folder: Path) -> str:
+    """Refused or loaded, which is what may happen, or something else."""
+    try:
+        with watched() as events:
+            agent = zoo.load(folder)
+    except UserError as error:
+        return f"ran {events}" if events else "refused" if len(str(error).splitlines()) == 1 else f"long: {error}"
+    except Exception as error:
+        return f"loading: {error!r}"
+    try:
+        act(agent)
+    except Exception as error:
+        return f"acting: {error!r}"
+    return f"ran {events}" if events else "loaded"
+
+
 @each_base
 def test_any_file_is_refused_by_name_or_acts(base: str, originals: dict[str, Path], tmp_path: Path) -> None:
     folder, marker = tmp_path / "agent", tmp_path / "marker"
     act(zoo.load(originals[base]))  # what is imported lazily is imported now
-    outcomes: Counter[str] = Counter()
+    outcomes = {}
     for number in range(FILES):
         shutil.copytree(originals[base], folder, dirs_exist_ok=True)
         change(folder, marker, np.random.default_rng(number))
-        with watched() as events:
-            try:
-                agent = zoo.load(folder)
-            except UserError as error:
-                agent = None
-                assert len(str(error).splitlines()) == 1
-            except BaseException as error:
-                error.add_note(f"{base}, file {number}")
-                raise
-        assert events == [], f"{base}, file {number}"
-        outcomes["refused" if agent is None else "loaded"] += 1
-        if agent is not None:
-            act(agent)
-    print(f"{base}: {dict(outcomes)}")
+        outcomes[number] = outcome(folder)
+    counts = Counter(outcomes.values())
+    print(f"{base}: {dict(counts)}")
+    assert counts.keys() == {"refused", "loaded"}, outcomes
+    assert counts["refused"] > 0.7 * FILES
     assert not marker.exists()
-    assert outcomes.total() == FILES
-    assert outcomes["refused"] > 0.7 * FILES
-    assert outcomes["loaded"] > 0

@@ -95,8 +95,9 @@ class Agent(nn.Module):
 def load_agent(folder: Path) -> Agent:
     """The agent that `Agent.save` wrote; a UserError, one line, that names what does not fit.
 
-    The files may be a stranger's. The network is made under a budget that follows from the size of the file of weights,
-    and compared with that file's header before any weight is read.
+    The files may be a stranger's. The network is made under a budget that follows from the size of the file of weights:
+    what fits the description, but not the file, is refused before it is allocated. Names, types and shapes are then
+    compared with the file's header before any weight is read, and all weights are read before any is assigned.
     """
     for name in (DESCRIPTION, WEIGHTS):
         if not os.path.lexists(folder / name):
@@ -258,21 +259,19 @@ def _read_description(file: Path) -> tuple[str, Spec, Any, bool]:
         raise UserError(f"{file} has schema {schema!r}; expected {SCHEMA}")
     try:
         _Description.model_validate(data)
-        spec = Spec.from_json(data["spaces"])
+        spec, cls = Spec.from_json(data["spaces"]), registry.load_class(data["algorithm"])
     except ValidationError as error:
         first = error.errors()[0]
         where, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise UserError(f"{file}: {where}: {message[0].lower()}{message[1:]}") from None
-    except UserError:
-        raise
     except (AssertionError, ArithmeticError, TypeError, ValueError) as error:
-        raise UserError(f"{file} describes no spaces that can be made: {error!r}") from None
-    return data["algorithm"], spec, _config(file, data["algorithm"], data["config"]), data["normalize_obs"]
+        raise UserError(f"{file}: {error}") from None
+    return data["algorithm"], spec, _config(file, cls.Config, data["config"]), data["normalize_obs"]
 
 
-def _config(file: Path, name: str, values: dict[str, Any]) -> Any:
+def _config(file: Path, cls: type, values: dict[str, Any]) -> Any:
     """The algorithm's settings; those that are missing, since they are newer than the file, have their defaults."""
-    config: Any = build(registry.load_class(name).Config, values, f"{file}")
+    config: Any = build(cls, values, f"{file}")
     for key, value in registry.to_json(config).items():
         # Text would pass as a number, as it does on the command line; a saved agent has numbers.
         if key in values and values[key] != value:
@@ -280,13 +279,16 @@ def _config(file: Path, name: str, values: dict[str, Any]) -> Any:
     return config
 
 
+# What layers and parameters are made with.
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 
 
 class _Budget(TorchFunctionMode):
     """Adds up the tensors that are made from a shape, and refuses those above `budget` bytes before they are allocated.
 
-    Constructors make all else (copies, moments) of these. Sizes come from torch's meta device, which allocates nothing.
+    Whatever else a constructor makes (copies of networks, moments of gradients) is made of these, and so is bounded,
+    too. Sizes come from torch's meta device, which allocates nothing. Building all on that device would be simpler, but
+    loads torch's compiler, which takes a second.
     """
 
     def __init__(self, budget: int) -> None:
