@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
@@ -15,10 +16,10 @@ from click.testing import CliRunner
 from zoo import registry
 from zoo.bench import plan as planning
 from zoo.bench import tables
-from zoo.bench.plan import Job, Plan, Preset, job, plan, presets
+from zoo.bench.plan import Job, Plan, Preset, job, plan, presets, references
 from zoo.bench.queue import Local, describe
 from zoo.bench.store import Store
-from zoo.bench.summary import normalize, references, scores, summarise
+from zoo.bench.summary import normalize, scores, summarise
 from zoo.cli import cli
 from zoo.errors import UserError
 from zoo.statistics import Estimate, estimate
@@ -74,17 +75,17 @@ def test_what_cannot_play_says_why() -> None:
 
 
 def test_settings_decide_who_a_result_belongs_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = job("zoo", "ppo", "CartPole-v1", 0, TINY)
-    assert first.key == job("zoo", "ppo", "CartPole-v1", 0, dict(TINY)).key
+    first = job("zoo", "ppo", "CartPole-v1", 0, TINY).key
+    assert first == job("zoo", "ppo", "CartPole-v1", 0, dict(TINY)).key
     others = [
         job("sb3", "ppo", "CartPole-v1", 0, TINY),
         job("zoo", "a2c", "CartPole-v1", 0, {"total_steps": 512}),
         job("zoo", "ppo", "CartPole-v1", 1, TINY),
         job("zoo", "ppo", "CartPole-v1", 0, TINY | {"learning_rate": 0.01}),
     ]
-    assert len({first.key, *(other.key for other in others)}) == 5
+    assert len({first, *(other.key for other in others)}) == 5
     monkeypatch.setattr(planning, "code", lambda side: "changed")
-    assert job("zoo", "ppo", "CartPole-v1", 0, TINY).key != first.key
+    assert job("zoo", "ppo", "CartPole-v1", 0, TINY).key != first
 
 
 def test_a_twin_gets_the_same_settings() -> None:
@@ -228,6 +229,13 @@ def test_normalised_scores_have_two_constants_with_a_source() -> None:
         assert reference["source"]
         low, high = (reference[key] for key in ("random", "best"))
         assert normalize(env, Estimate(low, low, high)) == Estimate(0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "env", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "MountainCarContinuous-v0"]
+)
+def test_actions_are_of_the_type_that_is_written_down(env: str) -> None:
+    assert type(gym.make(env).action_space).__name__ == references()[env]["actions"]
 
 
 def test_presets_are_plain_data() -> None:

@@ -73,40 +73,38 @@ def resolve(
 
     A UserError names what is unknown or invalid.
     """
-    entry = registry.get(algorithm)
-    known_config = field_info(registry.load_class(algorithm).Config)
-    known_run = field_info(Run)
-    for where, settings in (*entry.envs.items(), *entry.presets.items()):
-        for name in settings:
-            if name not in known_config and name not in known_run:
-                hint = nearest(name, [*known_config, *known_run])
-                raise UserError(f"registry: {algorithm} on {where} has no setting {name!r}{hint}")
-    for name in overrides:
-        if name not in known_config and name not in known_run:
-            raise UserError(f"{algorithm} has no setting {name!r}{nearest(name, [*known_config, *known_run])}")
+    cls, entry = registry.load_class(algorithm), registry.get(algorithm)
+    known_run, known_config = field_info(Run), field_info(cls.Config)
+    _check_names(algorithm, overrides, [*known_config, *known_run])
     if preset is not None and preset not in entry.presets:
         raise UserError(f"{algorithm} has no preset {preset!r}; it has: {', '.join(entry.presets) or 'none'}")
-    chosen = entry.presets[preset] if preset else {}
-    tuned = entry.envs.get(env, {}) if use_tuned else {}
-    merged = {**chosen, **tuned, **overrides}
+    layers = {
+        f"preset {preset}": entry.presets[preset] if preset else {},
+        "registry": entry.envs.get(env, {}) if use_tuned else {},
+        source: overrides,
+    }
+    merged: dict[str, Any] = {}
+    sources = dict.fromkeys((*known_run, *known_config), "default")
+    for label, layer in layers.items():
+        merged |= layer
+        sources |= dict.fromkeys(layer, label)
     owner = f"{algorithm} on {env}" if env else algorithm
     return Settings(
         algorithm=algorithm,
         env=env,
         run=build(Run, {name: value for name, value in merged.items() if name in known_run}, owner),
-        config=build(
-            registry.load_class(algorithm).Config,
-            {name: value for name, value in merged.items() if name in known_config},
-            owner,
-        ),
-        sources={
-            name: source
-            if name in overrides
-            else "registry"
-            if name in tuned
-            else f"preset {preset}"
-            if name in chosen
-            else "default"
-            for name in (*known_run, *known_config)
-        },
+        config=build(cls.Config, {name: value for name, value in merged.items() if name in known_config}, owner),
+        sources=sources,
     )
+
+
+def _check_names(algorithm: str, overrides: Mapping[str, Any], known: list[str]) -> None:
+    """A UserError for the first setting that nobody has, in the registry or in `overrides`."""
+    entry = registry.get(algorithm)
+    for where, settings in (*entry.envs.items(), *entry.presets.items()):
+        for name in settings:
+            if name not in known:
+                raise UserError(f"registry: {algorithm} on {where} has no setting {name!r}{nearest(name, known)}")
+    for name in overrides:
+        if name not in known:
+            raise UserError(f"{algorithm} has no setting {name!r}{nearest(name, known)}")

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import yaml
 from pydantic import BaseModel, ConfigDict
 
@@ -38,6 +37,13 @@ def presets() -> dict[str, Preset]:
     """All presets of presets.yaml."""
     data = yaml.safe_load((FOLDER / "presets.yaml").read_text(encoding="utf-8"))
     return {name: Preset.model_validate(preset) for name, preset in data.items()}
+
+
+@cache
+def references() -> dict[str, dict[str, Any]]:
+    """What is known of each environment: its actions, a random policy's return and the best published one."""
+    data: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "references.yaml").read_text(encoding="utf-8"))
+    return data
 
 
 @dataclass(frozen=True)
@@ -155,8 +161,7 @@ def job(side: str, algorithm: str, env: str, seed: int, overrides: dict[str, Any
 @cache
 def refusal(algorithm: str, env: str) -> str:
     """Why an entry cannot play on an environment, or nothing."""
-    made = gym.make(env)
-    space = made.action_space
-    made.close()
-    supported = registry.load_class(algorithm).spaces
-    return "" if isinstance(space, supported) else f"needs {' or '.join(each.__name__ for each in supported)} actions"
+    if not algorithm:
+        return ""
+    supported = [space.__name__ for space in registry.load_class(algorithm).spaces]
+    return "" if references()[env]["actions"] in supported else f"needs {' or '.join(supported)} actions"

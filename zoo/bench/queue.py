@@ -53,24 +53,11 @@ class Local:
             if self.stopped:
                 return Outcome(job, None, "stopped before it began")
             process = self.running[id(job)] = subprocess.Popen(command, env=environment, **pipes)
-        errors: list[str] = []
-        reader = threading.Thread(target=lambda: errors.extend(process.stderr or []), daemon=True)
-        reader.start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(job.to_json()))
-        process.stdin.close()
-        result = None
-        for line in process.stdout:
-            data = json.loads(line)
-            if "result" in data:
-                result = data["result"]
-            else:
-                watch(job, data)
-        code = process.wait()
-        reader.join()
+        with process:
+            result, errors = _follow(process, job, watch)
         with self.lock:
             del self.running[id(job)]
+        code = process.returncode
         if code == 0 and result is not None:
             return Outcome(job, result, None)
         return Outcome(job, None, describe(code, errors))
@@ -80,6 +67,26 @@ class Local:
             self.stopped = True
             for process in self.running.values():
                 process.terminate()
+
+
+def _follow(process: "subprocess.Popen[str]", job: Job, watch: Watch) -> tuple[dict[str, Any] | None, list[str]]:
+    """The result that a job's process prints, if it comes to that, and what it writes to stderr."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    errors: list[str] = []
+    reader = threading.Thread(target=lambda: errors.extend(process.stderr or []))
+    reader.start()
+    process.stdin.write(json.dumps(job.to_json()))
+    process.stdin.close()
+    result = None
+    for line in process.stdout:
+        data = json.loads(line)
+        if "result" in data:
+            result = data["result"]
+        else:
+            watch(job, data)
+    reader.join()
+    return result, errors
 
 
 def describe(code: int, errors: list[str]) -> str:

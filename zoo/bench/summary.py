@@ -2,29 +2,20 @@
 
 import subprocess
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-import yaml
 
 from zoo import registry
-from zoo.bench.plan import FOLDER, Job, Plan
+from zoo.bench.plan import Job, Plan, references
 from zoo.bench.store import Store
 from zoo.runs import environment
 from zoo.statistics import Estimate, estimate
 from zoo.taxonomy import AXES
 
 Data = dict[str, Any]
-
-
-@cache
-def references() -> dict[str, Data]:
-    """The constants of each environment's normalised score, and where they come from."""
-    data: dict[str, Data] = yaml.safe_load((FOLDER / "references.yaml").read_text(encoding="utf-8"))
-    return data
 
 
 def summarise(plan: Plan, store: Store, *, title: str, command: str) -> Data:
