@@ -84,14 +84,15 @@ def test_exact_values_lead_along_the_edge_and_exact_values_of_the_clumsy_do_not(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_sarsa_takes_the_safe_path(seed: int) -> None:
-    q = learn("sarsa", seed, num_envs=16, total_steps=60_000, num_steps=1, learning_rate=0.3, learning_rate_end=0.01)
-    assert is_safe(q)
+    settings = {"num_steps": 1, "learning_rate": 0.3, "learning_rate_end": 0.001}
+    assert is_safe(learn("sarsa", seed, num_envs=16, total_steps=120_000, **settings))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_dqn_walks_along_the_edge(seed: int) -> None:
-    settings = {"learning_rate": 0.1, "batch_size": 128, "capacity": 30_000, "train_every": 8, "target_every": 1}
-    q = learn("dqn", seed, num_envs=8, total_steps=24_000, **settings)
+    settings: dict[str, Any] = {"batch_size": 128, "capacity": 30_000, "train_every": 8, "target_every": 1}
+    settings |= {"learning_rate": 0.1, "learning_rate_end": 0.001}
+    q = learn("dqn", seed, num_envs=8, total_steps=32_000, **settings)
     assert is_daring(q)
     # It knows the way's value too.
     assert q[36].max() == pytest.approx(-13, abs=0.5)
