@@ -15,7 +15,7 @@ from numpy.random import SeedSequence
 from zoo.bench.plan import FINAL_EPISODES, Job
 from zoo.envs import Envs, vectorize
 from zoo.loop import EVALUATION
-from zoo.settings import resolve
+from zoo.settings import Settings, resolve
 
 Row = dict[str, float]
 
@@ -49,11 +49,15 @@ def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
 Outcome = tuple[list[float], float, int]
 
 
+def _settings(job: Job) -> Settings:
+    """All of a job's settings, checked."""
+    return resolve(job.algorithm, job.env, {**job.settings["run"], **job.settings["config"]})
+
+
 def _zoo(job: Job, on_row: Callable[[Row], None]) -> Outcome:
     from zoo import runs
 
-    settings = resolve(job.algorithm, job.env, {**job.settings["run"], **job.settings["config"]})
-    result = runs.run(settings, job.env, on_row=on_row)
+    result = runs.run(_settings(job), job.env, on_row=on_row)
     assert result.evaluation is not None
     parameters = sum(p.numel() for p in result.agent.parameters() if p.requires_grad)
     return result.evaluation.returns.tolist(), result.seconds, parameters
@@ -62,8 +66,7 @@ def _zoo(job: Job, on_row: Callable[[Row], None]) -> Outcome:
 def _sb3(job: Job, on_row: Callable[[Row], None]) -> Outcome:
     from zoo.crosscheck import theirs
 
-    settings = resolve(job.algorithm, job.env, {**job.settings["run"], **job.settings["config"]})
-    trained = theirs.train(settings, on_row)
+    trained = theirs.train(_settings(job), on_row)
     return trained.evaluation.returns.tolist(), trained.seconds, trained.parameters
 
 

@@ -161,7 +161,5 @@ def job(side: str, algorithm: str, env: str, seed: int, overrides: dict[str, Any
 @cache
 def refusal(algorithm: str, env: str) -> str:
     """Why an entry cannot play on an environment, or nothing."""
-    if not algorithm:
-        return ""
     supported = [space.__name__ for space in registry.load_class(algorithm).spaces]
     return "" if references()[env]["actions"] in supported else f"needs {' or '.join(supported)} actions"

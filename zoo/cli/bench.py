@@ -87,11 +87,10 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _command() -> str:
     context = click.get_current_context()
-    given = {name: value for name, value in context.params.items() if context.get_parameter_source(name) is not None}
     defaults = {param.name: param.default for param in context.command.params}
     flags = [
         f"--{name.replace('_', '-')} {value}"
-        for name, value in given.items()
+        for name, value in context.params.items()
         if value not in (None, False) and value != defaults.get(name)
     ]
     return " ".join(["zoo bench", *flags])
