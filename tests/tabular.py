@@ -169,7 +169,7 @@ def live(algo: Any, env: EnvLike, *, num_envs: int, total_steps: int, seed: int)
     for step in range(0, total_steps, num_envs):
         with torch.inference_mode():
             action, log_prob = algo.act(torch.from_numpy(envs.obs), Progress(step, total_steps))
-        transition, alive, _ = envs.step(action.numpy(), log_prob.numpy())
+        transition, alive, *_ = envs.step(action.numpy(), log_prob.numpy())
         buffer.add(transition, alive)
         for batch in buffer.batches():
             algo.update(batch, Progress(step + num_envs, total_steps))

@@ -20,7 +20,7 @@ from zoo import registry
 from zoo.actors import Processes, Remote, load_weights, weights_of
 from zoo.algos.base import Progress
 from zoo.buffers import SegmentBuffer, Transition
-from zoo.errors import UserError
+from zoo.errors import ActorError, UserError
 from zoo.runs import _inline, _remote, prepare
 from zoo.spec import Spec
 from zoo.taxonomy import Data
@@ -139,6 +139,7 @@ def test_off_policy_segments_come_from_one_actor_each_and_their_lag_is_counted()
 
 def kill_again_and_again(source: Remote, backend: Processes) -> None:
     for _ in range(8):
+        source.step(Progress(0, 100))
         backend.processes[0].kill()
         backend.processes[0].join()
         for _ in range(40):
@@ -150,7 +151,7 @@ def test_a_killed_actor_is_replaced_a_bounded_number_of_times() -> None:
     backend = source.backend
     assert isinstance(backend, Processes)
     try:
-        with pytest.raises(RuntimeError, match="actor 0 died"):
+        with pytest.raises(ActorError, match="actor 0 died"):
             kill_again_and_again(source, backend)
         assert source.restarts == 4
     finally:
@@ -162,8 +163,8 @@ def test_an_error_in_an_actor_reaches_the_learner_as_text() -> None:
     backend = source.backend
     assert isinstance(backend, Processes)
     try:
-        backend.start(0, replace(source.job, env="NoSuchEnv-v0"))
-        with pytest.raises(RuntimeError, match=r"actor 0 failed: .*NoSuchEnv"):
+        source.job = replace(source.job, env="NoSuchEnv-v0")
+        with pytest.raises(ActorError, match=r"actor 0 failed: .*NoSuchEnv"):
             source.step(Progress(0, 100))
     finally:
         source.close()

@@ -90,7 +90,7 @@ def learn_from_chance(algo: Any, probe: str, num_updates: int) -> None:
     buffer, rng = algo.make_buffer(envs.spec, 8), np.random.default_rng(2)
     done, steps = 0, 0
     while done < num_updates:
-        transition, alive, _ = envs.step(*uniform(envs.spec, 8, rng))
+        transition, alive, *_ = envs.step(*uniform(envs.spec, 8, rng))
         buffer.add(transition, alive)
         steps += 8
         for batch in buffer.batches():

@@ -26,12 +26,13 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from zoo import registry
-from zoo.agent import DESCRIPTION, SPACE_LIMIT, TEXT_LIMIT, WEIGHTS, Agent
+from zoo.agent import DESCRIPTION, SPACE_LIMIT, WEIGHTS, Agent
 from zoo.cli import main
 from zoo.errors import UserError
 from zoo.normalize import ObsNormalizer
 from zoo.runs import settings_of
 from zoo.spec import Spec
+from zoo.untrusted import TEXT_LIMIT
 
 BOX = spaces.Box(np.array([-1, -2, 0], np.float32), np.array([1, 2, np.inf], np.float32))
 ACTIONS = {"ppo": spaces.Box(-2, 2, (2,)), "dqn": spaces.Discrete(3, start=-1), "a2c": spaces.MultiDiscrete([2, 3])}

@@ -591,7 +591,7 @@ def test_dqn_sums_n_rewards_of_one_episode(n: int, monkeypatch: pytest.MonkeyPat
     envs.reset()
     history: list[Any] = []
     for step in range(24):  # the script's seven episodes, 19 steps, and five steps on: cut off in mid-episode
-        transition, alive, _ = envs.step(np.array([step % 3]), np.zeros(1))
+        transition, alive, *_ = envs.step(np.array([step % 3]), np.zeros(1))
         replay.add(transition, alive)
         history.append(Transition(*(field[0].copy() for field in transition)))
     assert {(bool(t.terminated), bool(t.truncated)) for t in history} == set(product([False, True], repeat=2))

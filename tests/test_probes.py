@@ -16,7 +16,7 @@ from zoo import registry
 from zoo.actors import Inline
 from zoo.config import build
 from zoo.envs import Envs
-from zoo.loop import learn
+from zoo.loop import Learner
 from zoo.taxonomy import Target
 
 # With rectified units the actors saturate on some seeds before the critic has the right slope.
@@ -136,6 +136,6 @@ def test_rows_that_only_reset_teach_nothing(name: str, mode: AutoresetMode) -> N
     algo = registry.make(name, envs.spec, config, SeedSequence(1))
     buffer = algo.make_buffer(envs.spec, envs.num_envs)
     steps = settings["total_steps"]
-    for _ in learn(algo, Inline(algo, envs), buffer, total_steps=steps, log_every=steps):
+    for _ in Learner(algo, Inline(algo, envs), buffer).reports(total_steps=steps, log_every=steps):
         pass
     assert_values(algo, probe)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from zoo.agent import Agent
     from zoo.loop import Evaluation, evaluate
     from zoo.registry import lookup
-    from zoo.runs import load, train
+    from zoo.runs import load, resume, train
 
-__all__ = ["Agent", "Cell", "Evaluation", "UserError", "evaluate", "load", "lookup", "train"]
+__all__ = ["Agent", "Cell", "Evaluation", "UserError", "evaluate", "load", "lookup", "resume", "train"]
 
 # What needs torch is imported when it is first used.
 _LAZY = {
@@ -26,6 +26,7 @@ _LAZY = {
     "evaluate": "zoo.loop",
     "load": "zoo.runs",
     "lookup": "zoo.registry",
+    "resume": "zoo.runs",
     "train": "zoo.runs",
 }
 

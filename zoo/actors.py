@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from zoo.algos.base import Algorithm, Progress
 from zoo.buffers import Transition, allocate
-from zoo.envs import EnvLike, Envs, Episode, Step, vectorize
-from zoo.errors import UserError
+from zoo.envs import NONE, EnvLike, Envs, Episode, Step, vectorize
+from zoo.errors import ActorError, UserError
 from zoo.spec import Array, Spec
 from zoo.taxonomy import Data
 
@@ -43,6 +43,9 @@ class Source(Protocol):
     def metrics(self) -> dict[str, float]:
         """What happened since the last call, if it is worth a column."""
 
+    def resume(self) -> list[str]:
+        """Go on from a restored state; returns what could not be continued exactly, in words."""
+
     def close(self) -> None:
         """Let go of environments and processes."""
 
@@ -50,21 +53,34 @@ class Source(Protocol):
 class Inline:
     """Acting in this process; with `copy`, by a copy of the learner that is refreshed every `lag` updates."""
 
+    saved = ("copy", "envs", "updates")
+
     def __init__(self, algo: Algorithm, envs: Envs, *, copy: Algorithm | None = None, lag: int = 0) -> None:
-        self.algo, self.envs, self.lag = algo, envs, lag
+        self.algo, self.envs, self.copy, self.lag = algo, envs, copy, lag
         self.actor = copy or algo
         self.updates = 0
         self.device = device_of(algo)
-        load_weights(self.actor, weights_of(algo))
+        self.broken = NONE
+        if copy is not None:
+            load_weights(copy, weights_of(algo))
         envs.reset()
 
     def step(self, progress: Progress) -> Step:
-        return act_and_step(self.actor, self.envs, progress, self.device)
+        step = act_and_step(self.actor, self.envs, progress, self.device)
+        step, self.broken = step._replace(broken=self.broken), NONE
+        return step
 
     def learned(self) -> None:
         self.updates += 1
-        if self.actor is not self.algo and self.updates % self.lag == 0:
-            load_weights(self.actor, weights_of(self.algo))
+        if self.copy is not None and self.updates % self.lag == 0:
+            load_weights(self.copy, weights_of(self.algo))
+
+    def resume(self) -> list[str]:
+        self.broken = self.envs.replay()
+        if not len(self.broken):
+            return []
+        columns = ", ".join(map(str, self.broken))
+        return [f"episodes in environment {columns} start anew: replaying their actions led elsewhere"]
 
     def metrics(self) -> dict[str, float]:
         return {}
@@ -176,25 +192,25 @@ class Backend(Protocol):
 class Remote:
     """Steps of `num_actors` actors elsewhere; columns [k B, (k + 1) B) belong to actor k."""
 
+    saved = ("version", "starts")
+
     def __init__(self, algo: Algorithm, job: Job, spec: Spec, backend: Backend, num_actors: int) -> None:
         self.algo, self.job, self.backend, self.num_actors = algo, job, backend, num_actors
         self.waits = algo.cell.data is Data.ON
         self.num_envs = num_actors * job.num_envs
         self.blank = allocate(spec, self.num_envs)
-        self.version = self.restarts = 0
+        self.version = self.restarts = self.starts = 0
         self.lags: list[int] = []
         self.queue: deque[Step] = deque()
         self.backlog: deque[Collected] = deque()
-        self.seeds = job.seeds
-        self.dirty = True
-        for actor in range(num_actors):
-            self._start(actor)
-        self.fresh = True
+        self.broken: list[int] = []
+        self.dirty = self.fresh = True
 
     def step(self, progress: Progress) -> Step:
         while not self.queue:
             self._refill(progress)
-        return self.queue.popleft()
+        step, self.broken = self.queue.popleft()._replace(broken=np.array(self.broken, np.int64)), []
+        return step
 
     def learned(self) -> None:
         self.version += 1
@@ -204,11 +220,18 @@ class Remote:
         lags, self.lags = self.lags, []
         return {"lag": float(np.mean(lags)), "restarts": float(self.restarts)} if lags else {}
 
+    def resume(self) -> list[str]:
+        self.broken = list(range(self.num_envs))
+        return ["actors elsewhere start new episodes: the run goes on, but not bit for bit"]
+
     def close(self) -> None:
         self.backend.close()
 
     def _start(self, actor: int) -> None:
-        self.backend.start(actor, replace(self.job, seeds=self.seeds.spawn(1)[0]))
+        seeds = self.job.seeds
+        child = SeedSequence(seeds.entropy, spawn_key=(*seeds.spawn_key, self.starts))
+        self.backend.start(actor, replace(self.job, seeds=child))
+        self.starts += 1
 
     def _publish(self, progress: Progress) -> None:
         if self.dirty:
@@ -216,8 +239,12 @@ class Remote:
             self.dirty = False
 
     def _refill(self, progress: Progress) -> None:
-        self._publish(progress)
         actors = range(self.num_actors)
+        fresh, self.fresh = self.fresh, False
+        if fresh:
+            for actor in actors:
+                self._start(actor)
+        self._publish(progress)
         if self.waits:
             for actor in actors:
                 self.backend.request(actor)
@@ -225,8 +252,7 @@ class Remote:
             self.lags += [self.version - each.version for each in collected]
             self.queue.extend(self._side_by_side(collected))
             return
-        if self.fresh:
-            self.fresh = False
+        if fresh:
             for actor in actors:
                 for _ in range(OUTSTANDING):
                     self.backend.request(actor)
@@ -249,16 +275,15 @@ class Remote:
                 else:
                     collected.append(each)
             if time.monotonic() > deadline:
-                raise RuntimeError(f"no segment from {self.num_actors} actors in {TIMEOUT:.0f} seconds")
+                raise ActorError(f"no segment from {self.num_actors} actors in {TIMEOUT:.0f} seconds")
         return collected
 
     def _replace(self, actor: int) -> None:
         self.restarts += 1
         if self.restarts > MAX_RESTARTS:
-            raise RuntimeError(
-                f"actor {actor} died; it was the {self.restarts}th death, and {MAX_RESTARTS} are allowed"
-            )
+            raise ActorError(f"actor {actor} died; it was the {self.restarts}th death, and {MAX_RESTARTS} are allowed")
         self._start(actor)
+        self.broken += range(actor * self.job.num_envs, (actor + 1) * self.job.num_envs)
         # What the dead actor left is dropped: its successor is asked for as much as anybody.
         self.backlog = deque(each for each in self.backlog if each.actor != actor)
         for _ in range(1 if self.waits else OUTSTANDING):
@@ -357,7 +382,7 @@ class Processes:
         except (EOFError, OSError):
             return actor
         if isinstance(answer, str):
-            raise RuntimeError(f"actor {actor} failed: {answer}")
+            raise ActorError(f"actor {actor} failed: {answer}")
         slot, version, episodes = answer
         memory = self.memory[actor]
         rows = Transition(*(field.numpy() for field in memory.rows[slot]))

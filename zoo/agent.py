@@ -6,7 +6,6 @@ Saved files may be a stranger's: nothing in them is executed, and all of it is c
 import json
 import math
 import os
-import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,23 +16,20 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, mo
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from zoo import registry
 from zoo.algos.base import Algorithm, Progress
 from zoo.config import build
 from zoo.errors import UserError
+from zoo.files import commit, write_text
 from zoo.normalize import ObsNormalizer
 from zoo.spec import Array, Spec
+from zoo.untrusted import SLACK, Budget, brief, check_tensors, read_json, tensors_size
 
 SCHEMA = 1
 WEIGHTS, DESCRIPTION = "agent.safetensors", "agent.json"
 
-TEXT_LIMIT = 2**20  # bytes of a JSON file, and of the header of a file of weights
-WEIGHTS_LIMIT = 2**32  # bytes of a file of weights
 SPACE_LIMIT = 2**22  # elements of a space: an image of 1024 x 1024 x 4
-SLACK = 2**25  # bytes that a network may take whatever the size of its file of weights
-OVERHEAD = 2**10  # bytes that a tensor takes besides its elements, so that their number is bounded, too
 
 
 class Agent(nn.Module):
@@ -88,8 +84,10 @@ class Agent(nn.Module):
             "spaces": self.spec.to_json(),
             "normalize_obs": self.obs_normalizer is not None,
         }
-        save_file({key: value.contiguous() for key, value in self.weights().items()}, folder / WEIGHTS)
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+        part = folder / f"{WEIGHTS}.part"
+        save_file({key: value.contiguous() for key, value in self.weights().items()}, part)
+        commit(part, folder / WEIGHTS)
+        write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
 
 
 def load_agent(folder: Path) -> Agent:
@@ -105,66 +103,23 @@ def load_agent(folder: Path) -> Agent:
     try:
         return _load(folder / DESCRIPTION, folder / WEIGHTS)
     except UserError as error:
-        raise UserError(_brief(str(error))) from None
+        raise UserError(brief(str(error))) from None
 
 
 def _load(description: Path, weights: Path) -> Agent:
     name, spec, config, normalize = _read_description(description)
     try:
-        size = _weights_size(weights)
+        size = tensors_size(weights)
         with safe_open(weights, "pt") as saved:
             agent = _make(description, name, spec, config, normalize, budget=2 * size + SLACK)
             expected = agent.weights()
-            _check_tensors(weights, name, saved, expected)
+            check_tensors(weights, name, saved, expected)
             tensors = {key: saved.get_tensor(key) for key in expected}
             _check_values(weights, tensors)
             agent.load_state_dict(tensors, strict=False)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise UserError(f"{weights} cannot be read: {error}") from None
     return agent
-
-
-def read_json(file: Path) -> Any:
-    """The content of a JSON file that may be a stranger's; a UserError unless it is a plain file, small and valid."""
-    _plain_size(file)
-    try:
-        with file.open("rb") as opened:
-            text = opened.read(TEXT_LIMIT + 1)
-        if len(text) > TEXT_LIMIT:
-            raise ValueError(f"it has more than {TEXT_LIMIT:,} bytes")
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except RecursionError:
-        raise UserError(f"{file} cannot be read: it is nested too deeply") from None
-    except (ValueError, OSError) as error:
-        raise UserError(_brief(f"{file} cannot be read: {error}")) from None
-
-
-def _plain_size(file: Path) -> int:
-    """The bytes of a plain file; a UserError for a link, which may lead anywhere, or a pipe, which may never end."""
-    try:
-        status = file.lstat()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{file} is not a plain file; links, folders, pipes and devices are not read")
-    return status.st_size
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("an object has the same key twice")
-    return found
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no number in JSON")
-
-
-def _brief(message: str) -> str:
-    """One line of bearable length: what a message quotes may be a stranger's."""
-    line = " ".join(message.split())
-    return line if len(line) <= 600 else f"{line[:450]} ... {line[-130:]}"
 
 
 Integer = Literal["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -279,83 +234,15 @@ def _config(file: Path, cls: type, values: dict[str, Any]) -> Any:
     return config
 
 
-# What layers and parameters are made with.
-FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
-
-
-class _Budget(TorchFunctionMode):
-    """Adds up the tensors that are made from a shape, and refuses those above `budget` bytes before they are allocated.
-
-    Whatever else a constructor makes (copies of networks, moments of gradients) is made of these, and so is bounded,
-    too. Sizes come from torch's meta device, which allocates nothing. Building all on that device would be simpler, but
-    loads torch's compiler, which takes a second.
-    """
-
-    def __init__(self, budget: int) -> None:
-        super().__init__()
-        self.left = self.budget = budget
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in FACTORIES:
-            shaped = {key: value for key, value in kwargs.items() if key != "generator"} | {"device": "meta"}
-            self.left -= func(*args, **shaped).nbytes + OVERHEAD
-            if self.left < 0:
-                raise UserError(f"it needs more than the {self.budget:,} bytes that the file of its weights warrants")
-        return func(*args, **kwargs)
-
-
 def _make(file: Path, name: str, spec: Spec, config: Any, normalize: bool, *, budget: int) -> Agent:
     """An untrained agent as described, of at most `budget` bytes; a UserError where that is no network."""
     try:
-        with _Budget(budget):
+        with Budget(budget):
             algo = registry.make(name, spec, config, SeedSequence(0))
             return Agent(name, algo, spec, ObsNormalizer(spec.observation_space) if normalize else None)
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]  # torch adds lines about its own source
         raise UserError(f"{file} describes a network that cannot be made: {reason}") from None
-
-
-def _weights_size(file: Path) -> int:
-    """The bytes of a file of weights; a UserError if it or its header, whose length comes first, is too large."""
-    size = _plain_size(file)
-    with file.open("rb") as opened:
-        header = int.from_bytes(opened.read(8), "little")
-    for found, limit, what in ((size, WEIGHTS_LIMIT, "it"), (header, TEXT_LIMIT, "its header")):
-        if found > limit:
-            raise UserError(f"{file} cannot be read: {what} has {found:,} bytes; expected at most {limit:,}")
-    return size
-
-
-# safetensors' names of types
-DTYPES = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.int16: "I16",
-    torch.int32: "I32",
-    torch.int64: "I64",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.float32: "F32",
-    torch.float64: "F64",
-}
-
-
-def _check_tensors(file: Path, name: str, saved: Any, expected: dict[str, Tensor]) -> None:
-    """A UserError that names the first differences between a file's header and the weights of a new agent."""
-    keys = saved.keys()
-    slices = {key: saved.get_slice(key) for key in keys}
-    found = {key: f"shape {tuple(each.get_shape())} of {each.get_dtype()}" for key, each in slices.items()}
-    wanted = {key: f"shape {tuple(each.shape)} of {DTYPES.get(each.dtype)}" for key, each in expected.items()}
-    wrong = [
-        f"{key!r:.100} has {found.get(key, 'no value')}, {name} here expects {wanted.get(key, 'no such tensor')}"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
-    ]
-    if wrong:
-        more = f"; and {len(wrong) - 2} more" if len(wrong) > 2 else ""
-        raise UserError(f"{file}: {'; '.join(wrong[:2])}{more}")
 
 
 def _check_values(file: Path, tensors: dict[str, Tensor]) -> None:

@@ -66,6 +66,9 @@ class Buffer(Protocol):
     def add(self, transition: Transition, alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
 
+    def cut(self, columns: Array) -> None:
+        """What comes next for these environments does not follow on what came before."""
+
     def batches(self) -> Iterator[Any]:
         """The batches to learn from now; none while learning is not due."""
 
@@ -93,6 +96,8 @@ class _Columns:
     without gaps down each column and no algorithm ever needs a mask. What comes for a full column is dropped.
     """
 
+    saved: tuple[str, ...] = ("_rows", "_filled")
+
     def __init__(self, spec: Spec, num_envs: int, num_steps: int) -> None:
         self.num_steps = num_steps
         self._rows = allocate(spec, num_steps, num_envs)
@@ -111,6 +116,14 @@ class _Columns:
             for rows, values in zip(self._rows, transition, strict=True):
                 rows[self._filled[columns], columns] = values[columns]
         self._filled += take
+
+    def check_state(self) -> bool:
+        """Whether a restored state makes sense."""
+        return bool(((self._filled >= 0) & (self._filled < self.num_steps)).all())
+
+    def cut(self, columns: Array) -> None:
+        """What comes next for these environments does not follow on what came before, which is dropped."""
+        self._filled[columns] = 0
 
     def num_batches(self, total_steps: int) -> int:
         """How many rollouts fill in so many steps."""
@@ -141,6 +154,8 @@ class SegmentBuffer(_Columns):
     With `replayed`, that many older batches follow each fresh one, drawn from a replay of `capacity` transitions.
     """
 
+    saved = (*_Columns.saved, "pending", "replay")
+
     def __init__(
         self, spec: Spec, num_envs: int, num_steps: int, generator: Generator, *, replayed: int = 0, capacity: int = 0
     ) -> None:
@@ -155,6 +170,12 @@ class SegmentBuffer(_Columns):
         super().add(transition, alive)
         if self.replay is not None:
             self.replay.add(transition, alive)
+
+    def cut(self, columns: Array) -> None:
+        """What comes next for these environments does not follow on what came before."""
+        super().cut(columns)
+        if self.replay is not None:
+            self.replay.cut(columns)
 
     def batches(self) -> Iterator[Transition]:
         """The full columns, (T, full, ...), and replayed segments, (T, B, ...)."""
@@ -223,6 +244,7 @@ class ReplayBuffer:
     (Schaul et al. 2016, section 3.3) where that is above 0; then `reprioritize` must follow each update.
     """
 
+    saved = ("rng", "_next", "_used", "_stored", "_unlearned", "_startable", "contents", "_priorities")
     pending = False
 
     def __init__(
@@ -266,6 +288,27 @@ class ReplayBuffer:
         if self._priorities is not None:
             self._priorities.add(slots)
             self._priorities.remove(successors)
+
+    def check_state(self) -> bool:
+        """Whether a restored state makes sense."""
+        inside = (
+            (self._next >= 0) & (self._next < self.num_slots) & (self._next % self.num_envs == np.arange(self.num_envs))
+        )
+        counts = 0 <= self._unlearned <= self._stored and self._used <= self.num_slots
+        return bool(inside.all()) and counts and self._startable[: self._used].any() == (self._stored > 0)
+
+    @property
+    def contents(self) -> Transition:
+        """The rows in use."""
+        return map_fields(lambda rows: rows[: self._used], self._rows)
+
+    def cut(self, columns: Array) -> None:
+        """What comes next for these environments does not follow on what came before: that was truncated."""
+        newest = self._next[columns] - self.num_envs
+        newest[newest < 0] += self.num_slots
+        running = self._startable[newest]  # after an episode's end it is the slot of the final observation
+        self._rows.truncated[newest[running]] = True
+        self._next[columns[running]] = self._after(self._next[columns[running]])
 
     def batches(self) -> Iterator[Segment]:
         """The samples that are due, each (n, N, ...)."""
@@ -332,6 +375,8 @@ class ReplayBuffer:
 
 class SumTree:
     """Priorities whose sum over any prefix is found in logarithmic time; row k of `tree` has 2^k sums."""
+
+    saved = ("sums", "largest")
 
     def __init__(self, size: int, exponent: float) -> None:
         self.depth = max(size - 1, 1).bit_length()

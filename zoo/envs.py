@@ -3,12 +3,18 @@
 `Envs` owns the resets. With autoreset DISABLED (every environment that this package makes itself) it resets only
 what ended, with the next episode's own seed, so an episode is replayable from its seed and its actions. A vector
 environment that insists on NEXT_STEP or SAME_STEP yields the same transitions through the same method; its
-episodes are seeded once, by its first reset, and are not replayable one by one.
+episodes are seeded once, by its first reset, and only all of them together are replayable, from there.
 """
 
+import multiprocessing
 import re
+import signal
+import traceback
+import warnings
+from collections import deque
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -17,13 +23,17 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from numpy.random import SeedSequence
 
 from zoo.buffers import Transition
-from zoo.errors import UserError, nearest
+from zoo.errors import DivergedError, EnvError, UserError, nearest
 from zoo.normalize import ObsNormalizer, RewardNormalizer
 from zoo.spec import Array, Spec
 
 EnvLike = str | gym.Env[Any, Any] | Callable[[], gym.Env[Any, Any]]
 
 EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "shimmy": "atari"}
+
+
+NONE = np.zeros(0, np.int64)
+TIMEOUT = 300.0  # seconds that environments in processes of their own may take for a step
 
 
 class Episode(NamedTuple):
@@ -51,12 +61,17 @@ class Step(NamedTuple):
     transition: Transition  # (B, ...)
     alive: Array  # which rows are real steps, (B,)
     episodes: list[Episode]  # those that ended
+    broken: Array = NONE  # columns in which it does not follow on the step before
 
 
 class Envs:
     """`num_envs` environments stepped together; numpy in, numpy out. `obs` is what to act on next, (B, ...)."""
 
     obs: Array
+    saved = (
+        *("num_episodes", "first", "numbers", "returns", "lengths", "_alive", "obs", "actions"),
+        *("obs_normalizer", "reward_normalizer"),
+    )
 
     def __init__(
         self,
@@ -79,30 +94,41 @@ class Envs:
         }[self.mode]
         self.obs_normalizer, self.reward_normalizer = obs_normalizer, reward_normalizer
         self.num_episodes = 0  # started so far
+        self.first = 0  # the number of the episode with which all were reset last
+        self.actions: deque[Array] = deque()  # what a replay takes, the newest last
         self.numbers = np.zeros(self.num_envs, np.int64)  # of the running episodes
         self.returns = np.zeros(self.num_envs)
         self.lengths = np.zeros(self.num_envs, np.int64)
+        self.failed = False
         self._all = np.ones(self.num_envs, np.bool_)
-        self._alive = self._all
+        self._alive = self._all.copy()
 
     def reset(self) -> Array:
         """Start an episode in every environment; returns the first observations, (B, ...)."""
-        seeds = self._begin(self._all)
-        # A vector environment with resets of its own takes one seed, once.
-        obs, _ = self.vector.reset(seed=seeds if self.mode is AutoresetMode.DISABLED else seeds[0])
-        self.returns[:], self.lengths[:], self._alive = 0, 0, self._all
+        self.first = self.num_episodes
+        obs = self._reset(self._all)
+        self._alive = self._all.copy()
+        self.actions.clear()
         self.obs = self._observe(obs)
         return self.obs
 
     def step(self, action: Array, log_prob: Array) -> Step:
         """One step of every environment."""
         obs, numbers = self.obs, self.numbers.copy()
-        out = self._advance(self.spec.decode_action(action))
+        decoded = self.spec.decode_action(action)
+        if decoded.dtype.kind == "f" and not np.isfinite(decoded).all():
+            raise DivergedError(f"the policy became NaN: it acts {decoded[0]}; earlier checkpoints are whole")
+        self.actions.append(decoded)
+        out = self._advance(decoded)
+        if not (np.isfinite(out.reward).all() and np.isfinite(out.next_obs).all()):
+            raise self._not_finite(out, decoded)
         self.returns += out.reward * out.alive
         self.lengths += out.alive
         ended = np.flatnonzero((out.terminated | out.truncated) & out.alive)
         episodes = [Episode(int(numbers[i]), float(self.returns[i]), int(self.lengths[i])) for i in ended]
         self.returns[ended], self.lengths[ended] = 0, 0
+        if ended.size and self.mode is AutoresetMode.DISABLED:
+            self._forget()
 
         reward = out.reward
         if self.reward_normalizer is not None:
@@ -116,7 +142,106 @@ class Envs:
 
     def close(self) -> None:
         """Close the environments and their processes."""
-        self.vector.close()
+        if self.failed and isinstance(self.vector, AsyncVectorEnv):
+            _end(self.vector)
+        else:
+            self.vector.close()
+
+    def check_state(self) -> bool:
+        """Whether a restored state makes sense."""
+        due = int(self.lengths.max()) if self.mode is AutoresetMode.DISABLED else 0
+        shape = self.vector.action_space.shape
+        return (
+            0 <= due <= len(self.actions)
+            and bool(((self.numbers >= 0) & (self.numbers < self.num_episodes) & (self.lengths >= 0)).all())
+            and 0 <= self.first < self.num_episodes
+            and all(action.shape == shape for action in self.actions)
+        )
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Step or reset the vector environment; an EnvError for whatever goes wrong in it, also if nothing comes."""
+        try:
+            if isinstance(self.vector, AsyncVectorEnv):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # about errors, which are raised as well
+                    getattr(self.vector, f"{method}_async")(*args, **kwargs)
+                    return getattr(self.vector, f"{method}_wait")(timeout=TIMEOUT)
+            return getattr(self.vector, method)(*args, **kwargs)
+        except EnvError:
+            self.failed = True
+            raise
+        except multiprocessing.TimeoutError:
+            self.failed = True
+            raise EnvError(f"no answer from the environments' processes within {TIMEOUT:.0f} seconds") from None
+        except (EOFError, ConnectionError) as error:
+            self.failed = True
+            ended = wait([process.sentinel for process in self.vector.processes], timeout=5)
+            dead = [str(i) for i, process in enumerate(self.vector.processes) if process.sentinel in ended]
+            raise EnvError(f"the process of environment {', '.join(dead)} died ({type(error).__name__})") from None
+        except Exception as error:
+            self.failed = True
+            raise EnvError(f"the environments failed in {method}: {type(error).__name__}: {error}") from error
+
+    def replay(self) -> Array:
+        """Bring new environments to where a restored state had them, by its seeds and actions.
+
+        Returns the columns in which that did not lead to the restored observation; their episodes start anew.
+        """
+        if self.mode is AutoresetMode.DISABLED:
+            obs = self._replay_episodes()
+        else:
+            obs = self._call("reset", seed=episode_seed(self.seeds, self.first))[0]
+            for action in self.actions:
+                obs = self._call("step", np.asarray(action))[0]
+        obs = self._normalize(self.spec.encode_obs(obs))
+        other = (obs != self.obs).reshape(self.num_envs, -1).any(1)
+        if not other.any():
+            return np.flatnonzero(other)
+        if self.mode is not AutoresetMode.DISABLED:
+            self.reset()
+            return np.arange(self.num_envs)
+        obs = self._observe(self._reset(other))
+        self.obs = np.where(other.reshape(-1, *[1] * (obs.ndim - 1)), obs, self.obs)
+        return np.flatnonzero(other)
+
+    def _replay_episodes(self) -> Array:
+        """Episodes of different lengths come to their ends together: each starts when its first action is due."""
+        seeds = [episode_seed(self.seeds, int(number)) for number in self.numbers]
+        obs, _ = self._call("reset", seed=seeds)
+        length, ended = int(self.lengths.max()), ~self._all
+        for t in range(length):
+            starts = ended | (self.lengths == length - t)
+            if starts.any():
+                self._call("reset", seed=seeds, options={"reset_mask": starts})
+            # Until an environment's episode starts, it takes the actions of the one before.
+            obs, _, terminated, truncated, _ = self._call("step", np.asarray(self.actions[t - length]))
+            ended = terminated | truncated
+        if ended.any() or (self.lengths == 0).any():
+            obs, _ = self._call("reset", seed=seeds, options={"reset_mask": ended | (self.lengths == 0)})
+        return np.asarray(obs)
+
+    def _reset(self, rows: Array) -> Array:
+        """Start episodes in these rows; returns all observations."""
+        self.returns[rows], self.lengths[rows] = 0, 0
+        seeds = self._begin(rows)
+        if self.mode is AutoresetMode.DISABLED:
+            obs, _ = self._call("reset", seed=seeds, options={"reset_mask": rows.copy()})
+        else:  # resets of its own: it takes one seed, once
+            obs, _ = self._call("reset", seed=seeds[0])
+        return np.asarray(obs)
+
+    def _not_finite(self, out: Outcome, action: Array) -> EnvError:
+        for name, values in (("reward", out.reward), ("observation", out.next_obs)):
+            for i in np.flatnonzero(~np.isfinite(values).reshape(self.num_envs, -1).all(1)):
+                where = f"environment {i}, step {self.lengths[i] + 1} of its episode, given action {action[i]}"
+                return EnvError(f"{where}: the {name} is NaN or infinite: {values[i]}")
+        raise AssertionError("all is finite")
+
+    def _forget(self) -> None:
+        """Drop the actions that belong to no running episode."""
+        longest = int(self.lengths.max())
+        while len(self.actions) > longest:
+            self.actions.popleft()
 
     def _begin(self, rows: Array) -> list[int | None]:
         """Number the episodes that start in `rows` and return their seeds, None for the other rows."""
@@ -137,14 +262,14 @@ class Envs:
         return obs if self.obs_normalizer is None else self.obs_normalizer(obs)
 
     def _advance_disabled(self, action: Array) -> Outcome:
-        next_obs, reward, terminated, truncated, _ = self.vector.step(action)
+        next_obs, reward, terminated, truncated, _ = self._call("step", action)
         obs, ended = next_obs, terminated | truncated
         if ended.any():
-            obs, _ = self.vector.reset(seed=self._begin(ended), options={"reset_mask": ended})
+            obs, _ = self._call("reset", seed=self._begin(ended), options={"reset_mask": ended})
         return Outcome(next_obs, reward, terminated, truncated, self._all, obs)
 
     def _advance_same_step(self, action: Array) -> Outcome:
-        obs, reward, terminated, truncated, infos = self.vector.step(action)
+        obs, reward, terminated, truncated, infos = self._call("step", action)
         next_obs, ended = obs, terminated | truncated
         if ended.any():
             next_obs = obs.copy()
@@ -155,12 +280,24 @@ class Envs:
 
     def _advance_next_step(self, action: Array) -> Outcome:
         # After an episode's end comes a row that only resets: its action is ignored and its reward means nothing.
-        obs, reward, terminated, truncated, _ = self.vector.step(action)
+        obs, reward, terminated, truncated, _ = self._call("step", action)
         alive = self._alive
         if not alive.all():
             self._begin(~alive)
         self._alive = ~((terminated | truncated) & alive)
         return Outcome(obs, reward, terminated, truncated, alive, obs)
+
+
+def _end(vector: AsyncVectorEnv) -> None:
+    """End the processes of environments that cannot be asked to close, since they do not answer."""
+    for process in vector.processes:
+        process.terminate()
+    for process in vector.processes:
+        process.join(5)
+        if process.is_alive():
+            process.kill()
+            process.join(5)
+    vector.closed = True
 
 
 def episode_seed(seeds: SeedSequence, number: int) -> int:
@@ -213,6 +350,54 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
         raise UserError(f"{env_id} cannot be made: {error}") from None
 
 
+class Guard(gym.Wrapper[Any, Any, Any, Any]):
+    """Says in which environment, episode and step something went wrong; as text, which also leaves a process."""
+
+    def __init__(self, env: gym.Env[Any, Any], index: int) -> None:
+        super().__init__(env)
+        self.index, self.count = index, 0
+        self.seed: int | None = None
+        self.shape = env.observation_space.shape
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.seed, self.count = seed, 0
+        try:
+            obs, info = self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            raise self._error("in reset", error) from error
+        return self._checked(obs), info
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        try:
+            obs, *rest = self.env.step(action)
+        except Exception as error:
+            raise self._error(f"given action {action}", error) from error
+        return (self._checked(obs), *rest)
+
+    def _checked(self, obs: Any) -> Any:
+        if np.shape(obs) != self.shape and self.shape is not None:
+            raise self._error(f"its observation has shape {np.shape(obs)}; its space says {self.shape}")
+        return obs
+
+    def _error(self, what: str, cause: Exception | None = None) -> EnvError:
+        text = f"environment {self.index} failed in step {self.count} of the episode with seed {self.seed}, {what}"
+        if cause is None:
+            return EnvError(text)
+        trace = "".join(traceback.format_exception(cause)).rstrip()
+        return EnvError(f"{text}: {type(cause).__name__}: {cause}\n{trace}")
+
+
+def _guarded(factory: Callable[[], gym.Env[Any, Any]], index: int) -> gym.Env[Any, Any]:
+    return Guard(factory(), index)
+
+
+def _in_worker(factory: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides when to stop
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return factory()
+
+
 class Borrowed(gym.Wrapper[Any, Any, Any, Any]):
     """A caller's own environment, which stays open when we are done with it."""
 
@@ -228,13 +413,14 @@ def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> 
     if isinstance(env, gym.Env):
         if num_envs != 1:
             raise UserError(f"one environment object cannot be {num_envs} environments; pass a function that makes one")
-        return SyncVectorEnv([lambda: Borrowed(env)], autoreset_mode=AutoresetMode.DISABLED)
+        return SyncVectorEnv([lambda: Guard(Borrowed(env), 0)], autoreset_mode=AutoresetMode.DISABLED)
     factory = partial(make_env, resolve_id(env), **kwargs) if isinstance(env, str) else env
     if vec == "native":
         if not isinstance(env, str) or gym.spec(resolve_id(env)).vector_entry_point is None:
             raise UserError(f"{env} has no vector environment of its own; use --vec sync or --vec async")
         return gym.make_vec(resolve_id(env), num_envs, vectorization_mode="vector_entry_point", **kwargs)
-    factories = [factory] * num_envs
+    factories = [partial(_guarded, factory, index) for index in range(num_envs)]
     if vec == "async":
+        factories = [partial(_in_worker, each) for each in factories]
         return AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.DISABLED)
     return SyncVectorEnv(factories, autoreset_mode=AutoresetMode.DISABLED)

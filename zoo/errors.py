@@ -1,4 +1,4 @@
-"""The errors that are a user's to mend: one line that says what was wrong, what was expected and the nearest fix."""
+"""Errors for people: what was wrong, what was expected and the nearest fix; each kind has an exit code of its own."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,44 @@ from collections.abc import Iterable
 
 class UserError(ValueError):
     """A mistake in a command, an argument, the registry or an environment; the command line exits with 2."""
+
+
+class RunError(RuntimeError):
+    """Something failed under a run, which stopped in good order: its last checkpoint is whole."""
+
+    code = 1
+
+
+class EnvError(RunError):
+    """An environment raised an error, hung, died, or returned what cannot be learned from."""
+
+    code = 3
+
+
+class DivergedError(RunError):
+    """Losses, gradients or weights are NaN or infinite."""
+
+    code = 4
+
+
+class StorageError(RunError):
+    """The run's folder cannot be written."""
+
+    code = 5
+
+
+class ActorError(RunError):
+    """Actors failed too often, or sent nothing for too long."""
+
+    code = 6
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was asked to stop, by Ctrl-C or a signal, and kept a checkpoint."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.code = 128 + number
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """The one training loop, a generator of reports, and evaluation. Command line, benchmarks and tests consume both."""
 
-import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from zoo.agent import Agent
 from zoo.algos.base import Algorithm, Buffer, Progress
 from zoo.buffers import map_fields
 from zoo.envs import EnvLike, Envs, Episode, vectorize
-from zoo.errors import UserError
+from zoo.errors import DivergedError, UserError
 from zoo.spec import Array
 
 EVALUATION = 1_000_003  # first key of every evaluation stream; training streams have small keys
@@ -30,36 +30,60 @@ class Report(NamedTuple):
     metrics: dict[str, float]  # means over the updates
 
 
-def learn(algo: Algorithm, source: Source, buffer: Buffer, *, total_steps: int, log_every: int) -> Iterator[Report]:
-    """Step, store, learn, until `total_steps`; yields a Report every `log_every` steps and at the end.
+class Learner:
+    """An algorithm that learns from what a source of experience brings and a buffer keeps."""
 
-    A run ends on a whole rollout, so it may take a few steps more than asked for.
-    """
-    device = device_of(algo)
-    step, next_report = 0, log_every
-    episodes: list[Episode] = []
-    metrics: list[dict[str, Tensor]] = []
-    finished = False
-    while not finished:
-        transition, alive, ended = source.step(Progress(step, total_steps))
-        episodes += ended
-        buffer.add(transition, alive)
-        step += int(np.count_nonzero(alive))
-        for batch in buffer.batches():
-            metrics.append(algo.update(map_fields(lambda x: x.to(device), batch), Progress(step, total_steps)))
-            source.learned()
-        finished = step >= total_steps and not buffer.pending
-        if step >= next_report or finished:
-            yield Report(step, episodes, _means(metrics) | source.metrics())
-            next_report = step - step % log_every + log_every
-            episodes, metrics = [], []
+    saved = ("algo", "source", "buffer", "step", "since_report", "episodes", "metrics")
 
+    def __init__(self, algo: Algorithm, source: Source, buffer: Buffer) -> None:
+        self.algo, self.source, self.buffer = algo, source, buffer
+        self.step = self.since_report = 0
+        self.episodes: list[Episode] = []  # since the last report, as are the metrics of each update
+        self.metrics: dict[str, list[Tensor]] = {}
 
-def _means(metrics: list[dict[str, Tensor]]) -> dict[str, float]:
-    return {
-        key: torch.stack([each[key] for each in metrics if key in each]).mean().item()
-        for key in dict.fromkeys(itertools.chain.from_iterable(metrics))
-    }
+    def finished(self, total_steps: int) -> bool:
+        """Whether a run is over: on a whole rollout, so it may take a few steps more than asked for."""
+        return self.step >= total_steps and not self.buffer.pending
+
+    def reports(
+        self, *, total_steps: int, log_every: int, on_step: Callable[[], None] = lambda: None
+    ) -> Iterator[Report]:
+        """Step, store, learn, until `total_steps`; yields a Report every `log_every` steps and at the end.
+
+        `on_step` is called between steps, where all state is whole. Raises DivergedError where a metric is not finite.
+        """
+        device = device_of(self.algo)
+        while not self.finished(total_steps):
+            on_step()
+            transition, alive, ended, broken = self.source.step(Progress(self.step, total_steps))
+            if len(broken):
+                self.buffer.cut(broken)
+            self.episodes += ended
+            self.buffer.add(transition, alive)
+            taken = int(np.count_nonzero(alive))
+            self.step += taken
+            self.since_report += taken
+            for batch in self.buffer.batches():
+                moved = map_fields(lambda x: x.to(device), batch)
+                for key, value in self.algo.update(moved, Progress(self.step, total_steps)).items():
+                    self.metrics.setdefault(key, []).append(value)
+                self.source.learned()
+            if self.since_report >= log_every or self.finished(total_steps):
+                yield self._report()
+                self.since_report = self.step % log_every
+
+    def _report(self) -> Report:
+        means = {key: torch.stack(values).mean().item() for key, values in self.metrics.items()}
+        wrong = [key for key, value in means.items() if not math.isfinite(value)]
+        if wrong:
+            raise DivergedError(
+                f"{', '.join(wrong)} became NaN or infinite in the {self.since_report:,} steps before step "
+                f"{self.step:,}; a lower learning_rate, normalised rewards or a smaller max_grad_norm may help"
+            )
+        episodes = [Episode(*each) for each in self.episodes]  # of a checkpoint they come as lists
+        report = Report(self.step, episodes, means | self.source.metrics())
+        self.episodes, self.metrics = [], {}
+        return report
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ class ActionNoise:
     The process is that of Lillicrap et al. 2016, section 7: x ← x - θ x dt + σ √dt N(0, 1), one for each environment.
     """
 
+    saved = ("state",)
+
     def __init__(self, kind: NoiseKind, std: float) -> None:
         self.kind, self.std = kind, std
         self.state: Tensor | None = None

@@ -5,20 +5,19 @@ metrics.jsonl    a row for each report: step, seconds, losses, returns
 tensorboard/     the same as TensorBoard events
 final/, best/    agents (safetensors and JSON): at the end, and at the best evaluation
 last/            the agent of a run that was interrupted or failed
+checkpoints/     all of the run's state, to go on from
 evaluation.json  returns of the fixed-seed evaluation episodes
 """
 
 import copy
-import json
 import os
-import platform
 import time
 import uuid
-from collections import deque
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +28,20 @@ from numpy.random import SeedSequence
 
 from zoo import registry
 from zoo.actors import Cluster, Inline, Job, Processes, Remote, Source
-from zoo.agent import Agent, load_agent, read_json
+from zoo.agent import Agent, load_agent
 from zoo.algos.base import Algorithm, Buffer
+from zoo.checkpoint import EVERY, Keeper, hold, interval
 from zoo.compile import compile_step
+from zoo.config import build
 from zoo.envs import EnvLike, Envs, resolve_id, vectorize
 from zoo.errors import UserError
-from zoo.loop import Evaluation, Report, evaluate, learn
+from zoo.loop import Learner
 from zoo.normalize import ObsNormalizer, RewardNormalizer
-from zoo.settings import Settings, resolve
+from zoo.recorder import CONFIG, Recorder, Result, Row, environment
+from zoo.settings import Run, Settings, resolve
 from zoo.spec import Spec
 from zoo.taxonomy import Data
-
-Row = dict[str, float]
-RECENT_EPISODES = 100
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished run leaves: the agent, its settings, its evaluation, its duration and its folder (if any)."""
-
-    agent: Agent
-    settings: Settings
-    evaluation: Evaluation | None
-    seconds: float
-    folder: Path | None
+from zoo.untrusted import read_json
 
 
 def train(
@@ -61,6 +50,7 @@ def train(
     *,
     out: str | Path | None = None,
     preset: str | None = None,
+    checkpoint_every: str | int = EVERY,
     **settings: Any,
 ) -> Agent:
     """Train `algorithm` on `env` and return the agent; `settings` are any of the run's or the algorithm's own.
@@ -68,11 +58,66 @@ def train(
     `env` is an id ("Pendulum" means the newest version), a function that makes an environment, or an environment
     (alone, and so with the defaults rather than settings tuned for several).
     `preset` names settings of the registry that give way to those tuned for `env`: "sb3" is Stable-Baselines3's way.
-    With `out`, the run is written into that folder, which must be new. A UserError (a ValueError) names a wrong
-    setting before anything is trained.
+    With `out`, the run is written into that folder, which must be new, with a checkpoint every so many steps, or
+    minutes ("5min"), from which `resume` goes on. A UserError (a ValueError) names a wrong setting before anything is
+    trained.
     """
     prepared = prepare(algorithm, env, settings, source="argument", preset=preset)
-    return run(prepared, env, out=None if out is None else Path(out)).agent
+    return run(prepared, env, out=None if out is None else Path(out), checkpoint_every=checkpoint_every).agent
+
+
+def resume(
+    folder: str | Path,
+    env: EnvLike | None = None,
+    *,
+    total_steps: int | None = None,
+    checkpoint_every: str | int = EVERY,
+    on_row: Callable[[Row], None] = lambda row: None,
+) -> Result:
+    """Go on with the run in `folder` from its newest checkpoint, as if it had never stopped.
+
+    `env` is needed where the run was not trained on an environment's id. `total_steps` replaces the run's own: what
+    follows the fraction of the run that is done (learning rates, exploration) then follows the new one. A UserError
+    where there is no checkpoint, or none that fits; warnings say what makes the run differ from an uninterrupted one.
+    """
+    folder = Path(folder)
+    settings = resumed_settings(folder, total_steps)
+    for line in _changes(settings, settings_of(folder)):
+        warnings.warn(line, stacklevel=2)
+    _check_engine(settings, env or settings.env)
+    return run(
+        settings, env or settings.env, out=folder, checkpoint_every=checkpoint_every, resumed=True, on_row=on_row
+    )
+
+
+def resumed_settings(folder: Path, total_steps: int | str | None = None) -> Settings:
+    """The settings of a run's folder, with another budget if one is given; a UserError where they are none."""
+    settings = Settings.from_json(settings_of(folder), str(folder / CONFIG))
+    if total_steps is None:
+        return settings
+    changed = build(Run, asdict(settings.run) | {"total_steps": total_steps}, "--resume")
+    return replace(settings, run=changed, sources=settings.sources | {"total_steps": "resume"})
+
+
+def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:
+    """What makes the run another one than that which began: its budget, versions, the machine."""
+    lines = []
+    before, after = stored["run"]["total_steps"], settings.run.total_steps
+    if before != after:
+        lines.append(
+            f"the budget changes from {before:,} to {after:,} steps; what follows the fraction done (learning rates, "
+            f"exploration, evaluations every 10%) follows the new one, as in no run of {after:,} steps from the start"
+        )
+    now = environment()
+    changed = [
+        f"{name} {theirs} -> {mine}"
+        for part in now
+        for name, mine in now[part].items()
+        if isinstance(stored.get(part), dict) and (theirs := stored[part].get(name)) != mine
+    ]
+    if changed:
+        lines.append(f"the run will not go on bit for bit; changed since it began: {', '.join(changed)}")
+    return lines
 
 
 def prepare(
@@ -126,9 +171,13 @@ def run(
     env: EnvLike,
     *,
     out: Path | None = None,
+    checkpoint_every: str | int = EVERY,
+    resumed: bool = False,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Result:
     """Train, evaluate and save as `settings` say; `on_row` sees each row of metrics as it is written.
+
+    With `resumed`, `out` is the folder of a run that goes on from its newest checkpoint.
 
     All randomness comes from the seed, in streams that share nothing: weights and noise, training episodes,
     evaluations for the best agent. The final evaluation has seeds of its own, the same for every run.
@@ -146,23 +195,33 @@ def run(
         obs_normalizer = None
     compile_step(algo, buffer, settings.run.compile, settings.run.total_steps)
     agent = Agent(settings.algorithm, algo, spec, obs_normalizer)
+    learner = Learner(algo, source, buffer)
     threads = torch.get_num_threads()
-    recorder = None
-    try:
-        recorder = Recorder(out, settings, agent, eval_env, validation_stream, started)
+    with ExitStack() as stack:
+        stack.callback(source.close)
+        stack.callback(torch.set_num_threads, threads)
+        recorder = Recorder(settings, agent, eval_env, validation_stream, started)
+        keeper = None
+        if out is not None:
+            stack.enter_context(hold(out, resumed=resumed))
+            keeper = stack.enter_context(Keeper(out, learner, recorder, interval(checkpoint_every)))
+            if resumed:
+                for line in keeper.resume():
+                    warnings.warn(line, stacklevel=2)
+            recorder.open(out, learner.step if resumed else None)
+            stack.callback(recorder.close)
         torch.set_num_threads(settings.run.threads)
-        for report in learn(algo, source, buffer, total_steps=settings.run.total_steps, log_every=log_every(settings)):
-            on_row(recorder.record(report))
-        return recorder.finish()
-    except BaseException:
-        if recorder is not None:
+        on_step = keeper.on_step if keeper is not None else lambda: None
+        try:
+            steps = settings.run.total_steps
+            for report in learner.reports(total_steps=steps, log_every=log_every(settings), on_step=on_step):
+                on_row(recorder.record(report))
+            if keeper is not None:
+                keeper.save()
+        except BaseException:
             recorder.rescue()
-        raise
-    finally:
-        if recorder is not None:
-            recorder.close()
-        source.close()
-        torch.set_num_threads(threads)
+            raise
+        return recorder.finish()
 
 
 def _inline(
@@ -217,112 +276,6 @@ def log_every(settings: Settings) -> int:
     return settings.run.log_every or max(settings.run.total_steps // 100, 1)
 
 
-class Recorder:
-    """Turns reports into rows, evaluates on the way, keeps the best agent, and writes the folder if there is one."""
-
-    def __init__(
-        self,
-        folder: Path | None,
-        settings: Settings,
-        agent: Agent,
-        eval_env: EnvLike,
-        validation: SeedSequence,
-        started: float,
-    ) -> None:
-        self.folder, self.settings, self.agent = folder, settings, agent
-        self.eval_env, self.validation, self.started = eval_env, validation, started
-        every = settings.run.eval_every
-        self.eval_every = max(settings.run.total_steps // 10, 1) if every is None else every
-        self.next_eval = self.eval_every
-        self.returns: deque[float] = deque(maxlen=RECENT_EPISODES)
-        self.lengths: deque[int] = deque(maxlen=RECENT_EPISODES)
-        self.best = -np.inf
-        self.last = (0, started)
-        if folder is not None:
-            self._open(folder)
-
-    def _open(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            raise UserError(f"{folder} exists already; two runs never share a folder: choose another --out") from None
-        except OSError as error:
-            raise UserError(f"{folder} cannot be made: {error.strerror}; choose another --out") from None
-        from torch.utils.tensorboard import SummaryWriter
-
-        (folder / "config.json").write_text(json.dumps(self.settings.to_json() | environment(), indent=2) + "\n")
-        self.metrics = (folder / "metrics.jsonl").open("w", encoding="utf-8")
-        self.tensorboard = SummaryWriter(str(folder / "tensorboard"))
-
-    def record(self, report: Report) -> Row:
-        """The row of a report: step, seconds, steps per second, returns of the last episodes, losses, evaluation."""
-        self.returns.extend(episode.episode_return for episode in report.episodes)
-        self.lengths.extend(episode.length for episode in report.episodes)
-        now = time.monotonic()
-        row: Row = {
-            "step": report.step,
-            "seconds": now - self.started,
-            "steps_per_second": (report.step - self.last[0]) / max(now - self.last[1], 1e-9),
-        }
-        if self.returns:
-            row["episode_return"] = float(np.mean(self.returns))
-            row["episode_length"] = float(np.mean(self.lengths))
-        row |= report.metrics
-        if self.eval_every and report.step >= self.next_eval:
-            self.next_eval = report.step - report.step % self.eval_every + self.eval_every
-            row["eval_return"] = self._validate()
-        self.last = (report.step, time.monotonic())
-        if self.folder is not None:
-            self.metrics.write(json.dumps(row) + "\n")
-            self.metrics.flush()
-            for key, value in row.items():
-                self.tensorboard.add_scalar(key, value, report.step)
-        return row
-
-    def _validate(self) -> float:
-        episodes = self.settings.run.validation_episodes
-        mean = evaluate(self.agent, self.eval_env, episodes=episodes, seed=self.validation).mean
-        if mean > self.best:
-            self.best = mean
-            if self.folder is not None:
-                self.agent.save(self.folder / "best")
-        return mean
-
-    def finish(self) -> Result:
-        """Evaluate and save the final agent."""
-        seconds = time.monotonic() - self.started
-        episodes = self.settings.run.eval_episodes
-        evaluation = evaluate(self.agent, self.eval_env, episodes=episodes) if episodes else None
-        if self.folder is not None:
-            self.agent.save(self.folder / "final")
-            if not np.isfinite(self.best):
-                self.agent.save(self.folder / "best")
-            if evaluation is not None:
-                summary = {"seconds": seconds} | evaluation.to_json()
-                (self.folder / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n")
-        return Result(self.agent, self.settings, evaluation, seconds, self.folder)
-
-    def rescue(self) -> None:
-        """Keep the agent as it is when a run stops early."""
-        if self.folder is not None:
-            self.agent.save(self.folder / "last")
-
-    def close(self) -> None:
-        """Close the files."""
-        if self.folder is not None:
-            self.metrics.close()
-            self.tensorboard.close()
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, for the record of a run."""
-    packages = {"zoo": "actor-critic-zoo", **{name: name for name in ("torch", "numpy", "gymnasium")}}
-    return {
-        "versions": {"python": platform.python_version()} | {key: version(name) for key, name in packages.items()},
-        "machine": {"system": platform.platform(), "processor": platform.machine()},
-    }
-
-
 def default_folder(settings: Settings) -> Path:
     """A folder that no other run has: runs/<algorithm>-<env>-s<seed>-<random>."""
     env = settings.env.replace("/", "-")
@@ -338,9 +291,9 @@ def load(folder: str | Path, which: str = "final") -> Agent:
 
 def settings_of(folder: Path) -> dict[str, Any]:
     """The stored settings of a run's folder; a UserError unless they name a known algorithm and an environment."""
-    file = folder / "config.json"
+    file = folder / CONFIG
     if not os.path.lexists(file):
-        raise UserError(f"{folder} is not a run's folder: it has no config.json")
+        raise UserError(f"{folder} is not a run's folder: it has no {CONFIG}")
     data = read_json(file)
     names = [data.get("algorithm"), data.get("env")] if isinstance(data, dict) else [None]
     if not all(isinstance(name, str) and len(name) <= 100 for name in names):

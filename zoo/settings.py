@@ -59,6 +59,20 @@ class Settings:
             "sources": self.sources,
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], owner: str) -> "Settings":
+        """The Settings that `to_json` described; a UserError, which names `owner`, where they are none."""
+        for key in ("run", "config", "sources"):
+            if not isinstance(data.get(key), dict):
+                raise UserError(f"{owner} has no settings: {key} is missing")
+        return cls(
+            algorithm=data["algorithm"],
+            env=data["env"],
+            run=build(Run, data["run"], owner),
+            config=build(registry.load_class(data["algorithm"]).Config, data["config"], owner),
+            sources={str(name): str(source) for name, source in data["sources"].items()},
+        )
+
 
 def resolve(
     algorithm: str,

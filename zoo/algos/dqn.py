@@ -55,6 +55,7 @@ class DQN(nn.Module):
     """Deep Q-learning from a replay of past experience."""
 
     cell, spaces, Config = Cell("value/off/q"), (Discrete,), DQNConfig
+    saved = ("generator", "num_updates")
 
     def __init__(self, spec: Spec, config: DQNConfig, generator: Generator) -> None:
         super().__init__()

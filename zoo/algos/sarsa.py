@@ -49,6 +49,7 @@ class SARSA(nn.Module):
     """Q-values of the policy that acts, learned from the actions that it takes."""
 
     cell, spaces, Config = Cell("value/on/q"), (Discrete,), SARSAConfig
+    saved = ("generator", "num_updates", "chosen")
 
     def __init__(self, spec: Spec, config: SARSAConfig, generator: Generator) -> None:
         super().__init__()

@@ -46,6 +46,7 @@ class TD3(nn.Module):
     """DDPG with twin critics, delayed policy updates and smoothed target actions."""
 
     cell, spaces, Config = Cell("policy/off/q"), (Box,), TD3Config
+    saved = ("generator", "noise", "num_updates")
 
     def __init__(self, spec: Spec, config: TD3Config, generator: Generator) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ Row = dict[str, float]
 
 def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
     """Train and evaluate; returns and curve, duration, size, memory and where it ran."""
-    from zoo.runs import environment
+    from zoo.recorder import environment
 
     curve: list[tuple[float, float]] = []
 

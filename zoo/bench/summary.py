@@ -11,7 +11,7 @@ import psutil
 from zoo import registry
 from zoo.bench.plan import Job, Plan, references
 from zoo.bench.store import Store
-from zoo.runs import environment
+from zoo.recorder import environment
 from zoo.statistics import Estimate, estimate
 from zoo.taxonomy import AXES
 

@@ -9,7 +9,7 @@ from zoo.cli.bench import bench
 from zoo.cli.crosscheck import crosscheck
 from zoo.cli.taxonomy import list_, lookup
 from zoo.cli.train import evaluate, run, show, watch
-from zoo.errors import UserError
+from zoo.errors import Interrupted, RunError, UserError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,7 +26,11 @@ for command in (run, evaluate, watch, list_, lookup, show, crosscheck, bench):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted, 1 a failure."""
+    """Run a command and exit.
+
+    0 done; 1 a failure of this package; 2 the user's mistake; 3 an environment failed; 4 training diverged; 5 the
+    run's folder cannot be written; 6 actors failed; 130 and 143 stopped by Ctrl-C and SIGTERM.
+    """
     try:
         cli.main(args=arguments, prog_name="zoo", standalone_mode=False)
         code = 0
@@ -39,7 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         click.echo(f"zoo: {error}", err=True)
         code = 2
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("zoo: interrupted", err=True)
-        code = 130
+    except RunError as error:
+        click.echo(f"zoo: {error}", err=True)
+        code = error.code
+    except (click.Abort, KeyboardInterrupt) as error:
+        stopped = error.__cause__ if isinstance(error, click.Abort) else error  # click makes an Abort of it
+        click.echo(f"zoo: {stopped if isinstance(stopped, Interrupted) else 'interrupted'}", err=True)
+        code = stopped.code if isinstance(stopped, Interrupted) else 130
     sys.exit(code)

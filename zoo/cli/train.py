@@ -3,6 +3,9 @@
 import json
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +22,13 @@ from zoo.settings import resolve
 
 if TYPE_CHECKING:
     from zoo.loop import Evaluation
-    from zoo.runs import Result
+    from zoo.recorder import Result
 
 PRESET = click.Option(["--preset"], metavar="NAME", help="Settings of the registry under the tuned ones: sb3.")
+CHECKPOINT = click.Option(
+    ["--checkpoint-every"], metavar="STEPS|Nmin", help="How often to keep all of a run's state.  [5min]"
+)
+QUIET = click.Option(["--quiet"], is_flag=True, help="Print the run's folder and nothing else.")
 ENV = click.Option(["--env"], metavar="ENV", help="Gymnasium id; without a version the newest is meant.")
 
 
@@ -31,15 +38,56 @@ def _run(
     env: str | None = None,
     preset: str | None = None,
     out: Path | None = None,
+    checkpoint_every: str | None = None,
     quiet: bool = False,
 ) -> None:
     from zoo import runs
+    from zoo.checkpoint import EVERY
 
     env = require_env(algorithm, env)
     settings = runs.prepare(algorithm, env, overrides, source="command line", preset=preset)
     folder = out or runs.default_folder(settings)
     with display(settings, folder, quiet=quiet) as update:
-        result = runs.run(settings, env, out=folder, on_row=update)
+        result = runs.run(settings, env, out=folder, checkpoint_every=checkpoint_every or EVERY, on_row=update)
+    _report(result, folder, quiet=quiet)
+
+
+@click.pass_context
+def _resume(
+    ctx: click.Context, resume: Path | None, total_steps: str | None, checkpoint_every: str | None, quiet: bool
+) -> None:
+    if resume is None:
+        if total_steps or checkpoint_every or quiet:
+            raise UserError("put the algorithm first: zoo run ALGORITHM --env ENV [SETTINGS]...; or add --resume RUN")
+        return
+    if ctx.invoked_subcommand is not None:
+        raise UserError("--resume takes everything from the run's folder, but --total-steps: leave out the algorithm")
+    from zoo import runs
+    from zoo.checkpoint import EVERY
+
+    settings = runs.resumed_settings(resume, total_steps)
+    with _warnings_as_lines(), display(settings, resume, quiet=quiet) as update:
+        result = runs.resume(
+            resume,
+            total_steps=settings.run.total_steps,
+            checkpoint_every=checkpoint_every or EVERY,
+            on_row=update,
+        )
+    _report(result, resume, quiet=quiet)
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    def show(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+        click.echo(f"zoo: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+def _report(result: "Result", folder: Path, *, quiet: bool) -> None:
     if quiet:
         click.echo(folder)
     else:
@@ -66,7 +114,19 @@ run = AlgorithmGroup(
         ENV,
         PRESET,
         click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one."),
-        click.Option(["--quiet"], is_flag=True, help="Print the run's folder and nothing else."),
+        CHECKPOINT,
+        QUIET,
+    ],
+    callback=_resume,
+    invoke_without_command=True,
+    no_args_is_help=True,
+    params=[
+        click.Option(
+            ["--resume"], type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run that was interrupted."
+        ),
+        click.Option(["--total-steps"], metavar="N", help="With --resume: train for so many steps in all."),
+        CHECKPOINT,
+        QUIET,
     ],
     help="Train an algorithm: zoo run ppo --env Pendulum. Every setting is a flag: zoo run ppo --help.",
     subcommand_metavar="ALGORITHM --env ENV [SETTINGS]...",

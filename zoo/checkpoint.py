@@ -1,0 +1,237 @@
+"""Checkpoints: all the state of a run, so that after any interruption it goes on as if there had been none.
+
+A checkpoint is one file. It is written under another name, flushed to the disk and renamed, then entered into the
+manifest, with its digest, in the same way; the last two are kept. So whenever a run is killed, the newest entry whose
+file has its digest is a whole checkpoint.
+"""
+
+import hashlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zoo.errors import DivergedError, Interrupted, StorageError, UserError
+from zoo.files import commit, write_text
+from zoo.loop import Learner
+from zoo.state import Unpacker, pack
+from zoo.untrusted import brief, plain_size, read_json
+
+SCHEMA = 1
+FOLDER, MANIFEST, KEPT = "checkpoints", "manifest.json", 2
+HEADER_LIMIT = 2**26  # bytes of a checkpoint's header, where the numbers and texts are
+EVERY = "5min"
+
+
+def save(run: Path, state: dict[str, Any], step: int) -> None:
+    """Write a checkpoint of `state` into the folder of a run; a StorageError where that fails, which harms no other."""
+    folder = run / FOLDER
+    name = f"{step:012}.safetensors"
+    part = folder / f"{name}.part"
+    try:
+        folder.mkdir(exist_ok=True)
+        tensors: dict[str, Tensor] = {}
+        packed = {key: pack(value, key, tensors) for key, value in state.items()}
+        contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        save_file(contiguous, part, {"schema": str(SCHEMA), "state": json.dumps(packed)})
+        digest = _digest(part)
+        commit(part, folder / name)
+        entries = [entry for entry in _entries(folder) if entry["file"] != name]
+        kept = [*entries, {"file": name, "step": step, "sha256": digest}][-KEPT:]
+        _write_manifest(folder, kept)
+        for file in folder.glob("*.safetensors*"):
+            if file.name not in {entry["file"] for entry in kept}:
+                file.unlink()
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink()
+        raise StorageError(f"no checkpoint could be written to {folder}: {error}; earlier ones are whole") from error
+
+
+def load(run: Path, state: dict[str, Any]) -> tuple[int, list[str]]:
+    """Give the objects of `state` the newest whole checkpoint of a run; returns its step and warnings.
+
+    Step 0 means that the run stopped before its first checkpoint, so that nothing changes.
+    A UserError where none is whole, or where it does not fit the run.
+    """
+    folder = run / FOLDER
+    warnings: list[str] = []
+    entries = _entries(folder)
+    if not entries:
+        return 0, ["the run stopped before its first checkpoint: it starts from the beginning"]
+    for entry in reversed(entries):
+        file = folder / entry["file"]
+        try:
+            plain_size(file)
+            if _digest(file) != entry["sha256"]:
+                raise UserError(f"{file} is damaged: it has not the digest that the manifest has")
+        except UserError as error:
+            warnings.append(f"{error}; trying the checkpoint before it")
+            continue
+        _restore(file, state)
+        return entry["step"], warnings
+    raise UserError("; ".join([*warnings, "but there is none"]))
+
+
+def _restore(file: Path, state: dict[str, Any]) -> None:
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+    if size > HEADER_LIMIT:
+        raise UserError(f"{file} cannot be read: its header has {size:,} bytes; expected at most {HEADER_LIMIT:,}")
+    try:
+        with safe_open(file, "pt") as opened:
+            header = opened.metadata() or {}
+            if header.get("schema") != str(SCHEMA):
+                raise UserError(f"schema {header.get('schema')!r}; expected {SCHEMA}")
+            packed = json.loads(header["state"])
+            unpacker = Unpacker({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
+        if not isinstance(packed, dict) or set(packed) != set(state):
+            raise UserError(f"it does not have exactly {', '.join(state)}")
+        for key, like in state.items():
+            unpacker.restore(like, packed[key], key)
+        if unpacker.unused:
+            raise UserError(f"it has {sorted(unpacker.unused)[0]}, which this run does not")
+    except (SafetensorError, OSError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(brief(f"{file} does not fit this run: {error}")) from None
+
+
+def _entries(folder: Path) -> list[dict[str, Any]]:
+    file = folder / MANIFEST
+    if not file.exists():
+        return []
+    data = read_json(file)
+    entries = data.get("checkpoints") if isinstance(data, dict) and data.get("schema") == SCHEMA else None
+    if not isinstance(entries, list) or not all(_is_entry(entry) for entry in entries):
+        raise UserError(f"{file} is not a manifest of schema {SCHEMA}")
+    return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    kinds = {"file": str, "step": int, "sha256": str}
+    if not isinstance(entry, dict) or {key: type(value) for key, value in entry.items()} != kinds:
+        return False
+    return bool(entry["step"] >= 0 and entry["file"] == f"{entry['step']:012}.safetensors")
+
+
+def _write_manifest(folder: Path, entries: list[dict[str, Any]]) -> None:
+    write_text(folder / MANIFEST, json.dumps({"schema": SCHEMA, "checkpoints": entries}, indent=2) + "\n")
+
+
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+
+
+class Interval(NamedTuple):
+    """Between two checkpoints: environment steps, or seconds."""
+
+    steps: int | None
+    seconds: float | None
+
+
+def interval(every: str | int) -> Interval:
+    """What `10000` or `5min` means; a UserError for anything else."""
+    text = str(every).strip().lower()
+    number = text.removesuffix("min").removesuffix("m")
+    try:
+        value = float(number)
+        if not 0 < value < 1e15 or (text == number and not value.is_integer()):
+            raise ValueError
+    except ValueError:
+        raise UserError(f"checkpoint_every = {every!r}; expected steps, as 10000, or minutes, as 5min") from None
+    return Interval(int(value), None) if text == number else Interval(None, 60 * value)
+
+
+@contextmanager
+def hold(folder: Path, *, resumed: bool) -> Iterator[None]:
+    """Have a run's folder, a new one unless it is `resumed`, for this process alone; else a UserError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=resumed)
+    except FileExistsError:
+        raise UserError(f"{folder} exists already; two runs never share a folder: choose another --out") from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}; choose another --out") from None
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"{folder} is in use: another process is at work on this run") from None
+
+
+class Watcher(Protocol):
+    """What else belongs to a run's state."""
+
+    def mark(self) -> None:
+        """A checkpoint is about to be taken."""
+
+
+class Keeper:
+    """Takes checkpoints of a run: at intervals, when it is told to stop, and whenever it is asked."""
+
+    def __init__(self, folder: Path, learner: Learner, recorder: Watcher, every: Interval) -> None:
+        self.folder, self.learner, self.recorder, self.every = folder, learner, recorder, every
+        self.step, self.time = 0, time.monotonic()  # of the last checkpoint
+        self.signal: int | None = None
+        self.handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:  # the second one does not wait for the end of a step
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def on_step(self) -> None:
+        """Take a checkpoint if one is due; raises Interrupted after it if a signal came."""
+        if self.signal is not None:
+            self.save()
+            stopped = f"{signal.Signals(self.signal).name} at step {self.learner.step:,}"
+            raise Interrupted(self.signal, f"{stopped}; go on with: zoo run --resume {self.folder}")
+        steps, seconds = self.every
+        due = seconds is not None and time.monotonic() >= self.time + seconds
+        if due or (steps is not None and self.learner.step >= self.step + steps):
+            self.save()
+
+    def save(self) -> None:
+        """Take a checkpoint; a DivergedError error, and none, where weights are not finite."""
+        check_finite(self.learner)
+        self.recorder.mark()
+        save(self.folder, {"learner": self.learner, "recorder": self.recorder}, self.learner.step)
+        self.step, self.time = self.learner.step - self.learner.step % (self.every.steps or 1), time.monotonic()
+
+    def resume(self) -> list[str]:
+        """Go on from the newest checkpoint; returns warnings."""
+        step, warnings = load(self.folder, {"learner": self.learner, "recorder": self.recorder})
+        self.step = step - step % (self.every.steps or 1)
+        return [*warnings, *(self.learner.source.resume() if step else [])]
+
+
+def check_finite(learner: Learner) -> None:
+    """A DivergedError error that names the first parameter that is not finite."""
+    algo: Any = learner.algo
+    for name, parameter in algo.named_parameters():
+        if not parameter.isfinite().all():
+            raise DivergedError(
+                f"{name} became NaN or infinite by step {learner.step:,}; the last checkpoint is before that"
+            )

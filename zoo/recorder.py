@@ -1,0 +1,183 @@
+"""What is written down about a run: rows of metrics, evaluations on the way, the best agent and the final one."""
+
+import json
+import platform
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import SeedSequence
+from safetensors import SafetensorError
+
+from zoo.agent import Agent
+from zoo.envs import EnvLike
+from zoo.errors import StorageError
+from zoo.files import write_text
+from zoo.loop import Evaluation, Report, evaluate
+from zoo.settings import Settings
+
+Row = dict[str, float]
+CONFIG, METRICS = "config.json", "metrics.jsonl"
+RECENT_EPISODES = 100
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run leaves: the agent, its settings, its evaluation, its duration and its folder (if any)."""
+
+    agent: Agent
+    settings: Settings
+    evaluation: Evaluation | None
+    seconds: float
+    folder: Path | None
+
+
+class Recorder:
+    """Turns reports into rows, evaluates on the way, keeps the best agent, and writes the folder if there is one."""
+
+    saved = ("next_eval", "returns", "lengths", "best", "elapsed", "written")
+
+    def __init__(
+        self,
+        settings: Settings,
+        agent: Agent,
+        eval_env: EnvLike,
+        validation: SeedSequence,
+        started: float,
+    ) -> None:
+        self.settings, self.agent = settings, agent
+        self.eval_env, self.validation, self.started = eval_env, validation, started
+        every = settings.run.eval_every
+        self.eval_every = max(settings.run.total_steps // 10, 1) if every is None else every
+        self.next_eval = self.eval_every
+        self.returns: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self.lengths: deque[int] = deque(maxlen=RECENT_EPISODES)
+        self.best: float | None = None
+        self.last = (0, started)
+        self.elapsed = 0.0  # seconds, at the last checkpoint
+        self.written = 0  # bytes of metrics, at the last checkpoint
+        self.folder: Path | None = None
+
+    def open(self, folder: Path, step: int | None = None) -> None:
+        """Write into `folder` from now on; with `step`, go on where a checkpoint of that step was taken."""
+        self.folder = folder
+        with _storage(folder):
+            self._open(folder, step)
+
+    def _open(self, folder: Path, step: int | None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        record = self.settings.to_json() | environment()
+        if step is not None:
+            before = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            record = before | self.settings.to_json()
+            record["resumed"] = [*before.get("resumed", []), {"step": step} | environment()]
+            self.started = time.monotonic() - self.elapsed
+            self.last = (step, time.monotonic())
+        write_text(folder / CONFIG, json.dumps(record, indent=2) + "\n")
+        self.metrics = (folder / METRICS).open("a", encoding="utf-8")
+        self.metrics.truncate(self.written)
+        self.tensorboard: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+
+    def mark(self) -> None:
+        """Note what a checkpoint that is taken now has to know."""
+        self.elapsed, self.written = time.monotonic() - self.started, self.metrics.tell()
+
+    def record(self, report: Report) -> Row:
+        """The row of a report: step, seconds, steps per second, returns of the last episodes, losses, evaluation."""
+        self.returns.extend(episode.episode_return for episode in report.episodes)
+        self.lengths.extend(episode.length for episode in report.episodes)
+        now = time.monotonic()
+        row: Row = {
+            "step": report.step,
+            "seconds": now - self.started,
+            "steps_per_second": (report.step - self.last[0]) / max(now - self.last[1], 1e-9),
+        }
+        if self.returns:
+            row["episode_return"] = float(np.mean(self.returns))
+            row["episode_length"] = float(np.mean(self.lengths))
+        row |= report.metrics
+        if self.eval_every and report.step >= self.next_eval:
+            self.next_eval = report.step - report.step % self.eval_every + self.eval_every
+            row["eval_return"] = self._validate()
+        self.last = (report.step, time.monotonic())
+        if self.folder is not None:
+            with _storage(self.folder):
+                self.metrics.write(json.dumps(row) + "\n")
+                self.metrics.flush()
+            self._plot(row)
+        return row
+
+    def _plot(self, row: Row) -> None:
+        """Tell TensorBoard; training does not depend on it."""
+        try:
+            for key, value in row.items() if self.tensorboard is not None else ():
+                self.tensorboard.add_scalar(key, value, row["step"])
+        except Exception as error:
+            self.tensorboard = None
+            warnings.warn(f"no TensorBoard events from step {row['step']:,} on: {error}", stacklevel=2)
+
+    def _validate(self) -> float:
+        episodes = self.settings.run.validation_episodes
+        mean = evaluate(self.agent, self.eval_env, episodes=episodes, seed=self.validation).mean
+        if self.best is None or mean > self.best:
+            self.best = mean
+            self._save("best")
+        return mean
+
+    def _save(self, name: str) -> None:
+        if self.folder is not None:
+            with _storage(self.folder):
+                self.agent.save(self.folder / name)
+
+    def finish(self) -> Result:
+        """Evaluate and save the final agent."""
+        seconds = time.monotonic() - self.started
+        episodes = self.settings.run.eval_episodes
+        evaluation = evaluate(self.agent, self.eval_env, episodes=episodes) if episodes else None
+        self._save("final")
+        if self.best is None:
+            self._save("best")
+        if self.folder is not None and evaluation is not None:
+            with _storage(self.folder):
+                summary = {"seconds": seconds} | evaluation.to_json()
+                write_text(self.folder / "evaluation.json", json.dumps(summary, indent=2) + "\n")
+        return Result(self.agent, self.settings, evaluation, seconds, self.folder)
+
+    def rescue(self) -> None:
+        """Keep the agent as it is when a run stops early, if it can act."""
+        if all(bool(parameter.isfinite().all()) for parameter in self.agent.parameters()):
+            with suppress(StorageError):  # what stopped the run is the news
+                self._save("last")
+
+    def close(self) -> None:
+        """Close the files."""
+        with suppress(OSError):
+            self.metrics.close()
+        with suppress(Exception):  # whatever a broken writer throws
+            self.tensorboard.close()
+
+
+@contextmanager
+def _storage(folder: Path) -> Iterator[None]:
+    """A StorageError for what the file system, or safetensors on it, refuses."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{folder} cannot be written: {error}; the last checkpoint is whole") from error
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the record of a run."""
+    packages = {"zoo": "actor-critic-zoo", **{name: name for name in ("torch", "numpy", "gymnasium")}}
+    return {
+        "versions": {"python": platform.python_version()} | {key: version(name) for key, name in packages.items()},
+        "machine": {"system": platform.platform(), "processor": platform.machine()},
+    }
