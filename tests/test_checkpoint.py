@@ -25,7 +25,7 @@ from zoo.buffers import ReplayBuffer, RolloutBuffer, SegmentReplay, Transition, 
 from zoo.checkpoint import FOLDER, MANIFEST, interval, load, save
 from zoo.cli import main
 from zoo.envs import Envs, vectorize
-from zoo.errors import Interrupted, UserError
+from zoo.errors import Interrupted, RunError, UserError
 from zoo.spec import Spec
 from zoo.state import Unpacker, pack
 
@@ -424,6 +424,51 @@ def test_a_run_that_has_no_checkpoint_yet_starts_again(stopped: Path, tmp_path: 
     with pytest.warns(UserWarning, match="stopped before its first checkpoint: it starts from the beginning"):
         zoo.resume(run)
     assert_same_end(tmp_path / "whole", run)
+
+
+@pytest.mark.faults
+def test_any_changed_checkpoint_is_refused_by_name_or_trains(tmp_path: Path) -> None:
+    """200 files with flipped bits, exchanged digits or cut ends, under digests that fit."""
+    original = tmp_path / "original"
+    with pytest.raises(StopError):
+        train(original, "dqn", stop_at=450, every=50)
+    rng = np.random.default_rng(0)
+    ends = {"refused": 0, "stopped": 0, "trained": 0}
+    for _ in range(200):
+        run = Path(shutil.copytree(original, tmp_path / "run"))
+        for file in (run / FOLDER).glob("*.safetensors"):
+            file.write_bytes(changed(file.read_bytes(), rng))
+        reseal(run)
+        try:
+            zoo.resume(run)
+            ends["trained"] += 1
+        except UserError:
+            ends["refused"] += 1
+        except RunError:
+            ends["stopped"] += 1
+        shutil.rmtree(run)
+    assert sum(ends.values()) == 200
+    assert min(ends["refused"], ends["trained"]) > 10, ends
+
+
+def changed(content: bytes, rng: np.random.Generator) -> bytes:
+    data, header = bytearray(content), int.from_bytes(content[:8], "little")
+    for _ in range(rng.integers(1, 4)):
+        within = [header + 8, len(data)][rng.integers(2)]
+        place = int(rng.integers(8, within))
+        match rng.integers(4):
+            case 0:
+                data[place] ^= 1 << rng.integers(8)
+            case 1:
+                digits = [i for i in range(8, header) if chr(data[i]).isdigit()]
+                data[digits[rng.integers(len(digits))]] = ord("9")
+            case 2:
+                data[place : place + 4] = rng.bytes(4)
+            case 3:
+                if rng.random() < 0.2:
+                    del data[place:]
+                    return bytes(data)
+    return bytes(data)
 
 
 def test_a_link_is_not_a_checkpoint(stopped: Path, tmp_path: Path) -> None:

@@ -182,10 +182,46 @@ def run(
     All randomness comes from the seed, in streams that share nothing: weights and noise, training episodes,
     evaluations for the best agent. The final evaluation has seeds of its own, the same for every run.
     """
-    started = time.monotonic()
+    started, every = time.monotonic(), interval(checkpoint_every)
     env = settings.env if isinstance(env, str) else env
     make_stream, train_stream, validation_stream = SeedSequence(settings.run.seed).spawn(3)
     eval_env: EnvLike = copy.deepcopy(env) if isinstance(env, gym.Env) else env
+    learner, agent = _assemble(settings, env, make_stream, train_stream)
+    recorder = Recorder(settings, agent, eval_env, validation_stream, started)
+    with ExitStack() as stack:
+        stack.callback(learner.source.close)
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        keeper = None
+        if out is not None:
+            stack.enter_context(hold(out, resumed=resumed))
+            keeper = stack.enter_context(Keeper(out, learner, recorder, every))
+            if resumed:
+                for line in keeper.resume():
+                    warnings.warn(line, stacklevel=2)
+            recorder.open(out, learner.step if resumed else None)
+            stack.callback(recorder.close)
+        torch.set_num_threads(settings.run.threads)
+        _train(learner, recorder, keeper, on_row)
+        return recorder.finish()
+
+
+def _train(learner: Learner, recorder: Recorder, keeper: Keeper | None, on_row: Callable[[Row], None]) -> None:
+    settings = recorder.settings
+    on_step = keeper.on_step if keeper is not None else lambda: None
+    steps, every = settings.run.total_steps, log_every(settings)
+    try:
+        for report in learner.reports(total_steps=steps, log_every=every, on_step=on_step):
+            on_row(recorder.record(report))
+        if keeper is not None:
+            keeper.save()
+    except BaseException:
+        recorder.rescue()
+        raise
+
+
+def _assemble(
+    settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
+) -> tuple[Learner, Agent]:
     source: Source
     if settings.run.engine == "inline":
         algo, source, buffer = _inline(settings, env, make_stream, train_stream)
@@ -194,34 +230,7 @@ def run(
         algo, source, buffer, spec = _remote(settings, env, make_stream, train_stream)
         obs_normalizer = None
     compile_step(algo, buffer, settings.run.compile, settings.run.total_steps)
-    agent = Agent(settings.algorithm, algo, spec, obs_normalizer)
-    learner = Learner(algo, source, buffer)
-    threads = torch.get_num_threads()
-    with ExitStack() as stack:
-        stack.callback(source.close)
-        stack.callback(torch.set_num_threads, threads)
-        recorder = Recorder(settings, agent, eval_env, validation_stream, started)
-        keeper = None
-        if out is not None:
-            stack.enter_context(hold(out, resumed=resumed))
-            keeper = stack.enter_context(Keeper(out, learner, recorder, interval(checkpoint_every)))
-            if resumed:
-                for line in keeper.resume():
-                    warnings.warn(line, stacklevel=2)
-            recorder.open(out, learner.step if resumed else None)
-            stack.callback(recorder.close)
-        torch.set_num_threads(settings.run.threads)
-        on_step = keeper.on_step if keeper is not None else lambda: None
-        try:
-            steps = settings.run.total_steps
-            for report in learner.reports(total_steps=steps, log_every=log_every(settings), on_step=on_step):
-                on_row(recorder.record(report))
-            if keeper is not None:
-                keeper.save()
-        except BaseException:
-            recorder.rescue()
-            raise
-        return recorder.finish()
+    return Learner(algo, source, buffer), Agent(settings.algorithm, algo, spec, obs_normalizer)
 
 
 def _inline(

@@ -40,8 +40,12 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def saved_names(value: Any) -> tuple[str, ...]:
-    """The attributes that a checkpoint keeps; a TypeError for an object that says nothing about it."""
-    names: tuple[str, ...] | None = getattr(type(value), "saved", () if isinstance(value, nn.Module) else None)
+    """The attributes that a checkpoint keeps; a TypeError for an object that says nothing about it.
+
+    A module that says nothing has parameters and buffers, and perhaps a `generator`.
+    """
+    default = ("generator",) if hasattr(value, "generator") else ()
+    names: tuple[str, ...] | None = getattr(type(value), "saved", default if isinstance(value, nn.Module) else None)
     if names is None:
         raise TypeError(f"{type(value).__name__} names no attributes in `saved`")
     return names

@@ -44,7 +44,6 @@ class A2C(nn.Module):
     """Advantage actor-critic: one gradient step for each short rollout."""
 
     cell, spaces, Config = Cell("policy/on/v"), (Box, Discrete, MultiDiscrete), A2CConfig
-    saved = ("generator",)
 
     def __init__(self, spec: Spec, config: A2CConfig, generator: Generator) -> None:
         super().__init__()

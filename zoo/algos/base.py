@@ -32,7 +32,6 @@ class Algorithm(Protocol):
 
     cell: ClassVar[Cell]
     spaces: ClassVar[tuple[type[Space], ...]]  # the action spaces it supports
-    saved: ClassVar[tuple[str, ...]]  # what a checkpoint keeps besides parameters and buffers
     Config: ClassVar[type]  # a frozen dataclass made with zoo.config.config, one Field per setting
     config: Any
 

@@ -48,7 +48,6 @@ class QAC(nn.Module):
     """Actor-critic as the policy gradient theorem states it: the score times the learned action value."""
 
     cell, spaces, Config = Cell("policy/on/q"), (Box, Discrete, MultiDiscrete), QACConfig
-    saved = ("generator",)
 
     def __init__(self, spec: Spec, config: QACConfig, generator: Generator) -> None:
         super().__init__()
