@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from zoo import registry
 from zoo.algos.base import Progress
-from zoo.envs import EnvLike, Envs, vectorize
+from zoo.envs import Envs
 from zoo.spec import Spec
+from zoo.vector import EnvLike, vectorize
 
 Array = NDArray[np.float64]
 

@@ -18,9 +18,10 @@ from zoo import registry
 from zoo.algos.base import Progress
 from zoo.buffers import Transition
 from zoo.config import field_info
-from zoo.envs import Envs, vectorize
+from zoo.envs import Envs
 from zoo.spec import Spec
 from zoo.taxonomy import Cell
+from zoo.vector import vectorize
 
 OBS = spaces.Box(-4, 4, (2,), np.float32)
 

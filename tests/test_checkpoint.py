@@ -24,10 +24,11 @@ from zoo import registry, runs
 from zoo.buffers import ReplayBuffer, RolloutBuffer, SegmentReplay, Transition, allocate
 from zoo.checkpoint import FOLDER, MANIFEST, interval, load, save
 from zoo.cli import main
-from zoo.envs import Envs, vectorize
+from zoo.envs import Envs
 from zoo.errors import Interrupted, RunError, UserError
 from zoo.spec import Spec
 from zoo.state import Unpacker, pack
+from zoo.vector import vectorize
 
 ENTRIES = sorted(registry.load().algorithms)
 TIMING = {"seconds", "steps_per_second"}

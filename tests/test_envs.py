@@ -14,9 +14,10 @@ from numpy.random import SeedSequence
 from probes import ScriptedEnv, row, scripted_action, transitions
 
 from zoo.buffers import RolloutBuffer
-from zoo.envs import Envs, episode_seed, make_env, resolve_id, vectorize
+from zoo.envs import Envs, episode_seed
 from zoo.errors import UserError
 from zoo.normalize import ObsNormalizer, RewardNormalizer
+from zoo.vector import make_env, resolve_id, vectorize
 
 STEPS = 40
 NUM_ENVS = 3

@@ -42,9 +42,10 @@ from torch import Tensor, nn
 
 from zoo.algos.base import Transition
 from zoo.buffers import Segment
-from zoo.envs import Envs, vectorize
+from zoo.envs import Envs
 from zoo.spec import Spec
 from zoo.targets import vtrace
+from zoo.vector import vectorize
 
 EPSILON = 0.4  # ε-greedy probabilities are then tenths: 0.8 and 0.2
 

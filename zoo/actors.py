@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from zoo.algos.base import Algorithm, Progress
 from zoo.buffers import Transition, allocate
-from zoo.envs import NONE, EnvLike, Envs, Episode, Step, vectorize
+from zoo.envs import NONE, Envs, Episode, Step
 from zoo.errors import ActorError, UserError
 from zoo.spec import Array, Spec
 from zoo.taxonomy import Data
+from zoo.vector import EnvLike, vectorize
 
 OUTSTANDING = 2  # segments that an off-policy actor may be asked for ahead, so that it never idles
 MAX_RESTARTS = 3  # of all actors together

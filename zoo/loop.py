@@ -15,9 +15,10 @@ from zoo.actors import Source, device_of
 from zoo.agent import Agent
 from zoo.algos.base import Algorithm, Buffer, Progress
 from zoo.buffers import map_fields
-from zoo.envs import EnvLike, Envs, Episode, vectorize
+from zoo.envs import Envs, Episode
 from zoo.errors import DivergedError, UserError
 from zoo.spec import Array
+from zoo.vector import EnvLike, vectorize
 
 EVALUATION = 1_000_003  # first key of every evaluation stream; training streams have small keys
 

@@ -17,11 +17,11 @@ from numpy.random import SeedSequence
 from safetensors import SafetensorError
 
 from zoo.agent import Agent
-from zoo.envs import EnvLike
 from zoo.errors import StorageError
 from zoo.files import write_text
 from zoo.loop import Evaluation, Report, evaluate
 from zoo.settings import Settings
+from zoo.vector import EnvLike
 
 Row = dict[str, float]
 CONFIG, METRICS = "config.json", "metrics.jsonl"

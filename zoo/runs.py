@@ -33,7 +33,7 @@ from zoo.algos.base import Algorithm, Buffer
 from zoo.checkpoint import EVERY, Keeper, hold, interval
 from zoo.compile import compile_step
 from zoo.config import build
-from zoo.envs import EnvLike, Envs, resolve_id, vectorize
+from zoo.envs import Envs
 from zoo.errors import UserError
 from zoo.loop import Learner
 from zoo.normalize import ObsNormalizer, RewardNormalizer
@@ -42,6 +42,7 @@ from zoo.settings import Run, Settings, resolve
 from zoo.spec import Spec
 from zoo.taxonomy import Data
 from zoo.untrusted import read_json
+from zoo.vector import EnvLike, resolve_id, vectorize
 
 
 def train(
@@ -186,7 +187,7 @@ def run(
     env = settings.env if isinstance(env, str) else env
     make_stream, train_stream, validation_stream = SeedSequence(settings.run.seed).spawn(3)
     eval_env: EnvLike = copy.deepcopy(env) if isinstance(env, gym.Env) else env
-    learner, agent = _assemble(settings, env, make_stream, train_stream)
+    learner, agent = assemble(settings, env, make_stream, train_stream)
     recorder = Recorder(settings, agent, eval_env, validation_stream, started)
     with ExitStack() as stack:
         stack.callback(learner.source.close)
@@ -219,9 +220,10 @@ def _train(learner: Learner, recorder: Recorder, keeper: Keeper | None, on_row: 
         raise
 
 
-def _assemble(
+def assemble(
     settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
 ) -> tuple[Learner, Agent]:
+    """What trains, and the agent that it trains, as `settings` say; both untrained."""
     source: Source
     if settings.run.engine == "inline":
         algo, source, buffer = _inline(settings, env, make_stream, train_stream)

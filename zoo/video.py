@@ -8,10 +8,11 @@ import gymnasium as gym
 from numpy.random import SeedSequence
 
 from zoo.agent import Agent
-from zoo.envs import episode_seed, make_env
+from zoo.envs import episode_seed
 from zoo.errors import UserError
 from zoo.loop import EVALUATION
 from zoo.spec import Spec
+from zoo.vector import make_env
 
 
 def play(agent: Agent, env_id: str, *, episodes: int, seed: int) -> list[float]:

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from zoo.bench.plan import FINAL_EPISODES, Job
-from zoo.envs import Envs, vectorize
+from zoo.envs import Envs
 from zoo.loop import EVALUATION
 from zoo.settings import Settings, resolve
+from zoo.vector import vectorize
 
 Row = dict[str, float]
 

@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
 
 from zoo.cli.display import console
 from zoo.errors import UserError
@@ -23,7 +25,7 @@ NAMES = "Comma-separated; all if left out."
 GUESS = 2000.0  # steps a second, of an entry that no sweep has timed yet
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--preset", type=click.Choice(["quick", "standard", "full"]), default="quick", help="How much.  [quick]")
 @click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
 @click.option("--envs", metavar="A,B", help=f"Environments of the preset. {NAMES}")
@@ -35,7 +37,9 @@ GUESS = 2000.0  # steps a second, of an entry that no sweep has timed yet
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bench"), metavar="DIR", help="Results.  [bench]")
 @click.option("--pair", metavar="A,B", help="Print how likely a run of A is to beat one of B, on each environment.")
 @click.option("--dry-run", is_flag=True, help="List the jobs and an estimate of the time, and train nothing.")
+@click.pass_context
 def bench(
+    ctx: click.Context,
     preset: str,
     algos: str | None,
     envs: str | None,
@@ -51,7 +55,10 @@ def bench(
     """Train every entry on the environments that it supports, and print one table with intervals.
 
     Stop it at any moment and start it again: finished jobs are kept. Tables, figures and a report are in --out.
+    `zoo bench speed` measures steps a second instead.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     from zoo.bench.plan import plan
     from zoo.bench.store import Store
 
@@ -71,6 +78,35 @@ def bench(
         click.echo(
             f"{failed} jobs failed; the table says why. Start the same command again to try them again", err=True
         )
+
+
+@bench.command()
+@click.option("--against", metavar="A,B", default="sb3", help="Peers to measure beside: sb3, sbx; or none.  [sb3]")
+@click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
+@click.option("--repeat", type=click.IntRange(min=1), default=3, help="Runs of each side.  [3]")
+@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it there.")
+def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> None:
+    """Measure env-steps a second while learning, beside peers with the same settings and beside the machine's limits.
+
+    Nothing else should run meanwhile. Sides alternate, each at its own best number of threads.
+    """
+    from zoo.bench import speed as stopwatch
+
+    peers = [] if against == "none" else _split(against)
+    for name in peers:
+        if name not in ("sb3", "sbx"):
+            raise UserError(f"--against {name}: expected sb3, sbx, both with a comma, or none")
+    if "sbx" in peers and find_spec("sbx") is None:
+        raise UserError("SBX is not installed: pip install sbx-rl")
+    table = Table(*stopwatch.header(peers), title="steps a second while learning, median of repeats")
+    results = []
+    say = console(stderr=True).print
+    for measured in stopwatch.measure(_split(algos), against=peers, repeat=repeat, say=say):
+        table.add_row(*stopwatch.row(measured, peers))
+        results.append(measured.to_json())
+        if file is not None:
+            file.write_text(json.dumps(results, indent=1) + "\n")
+    console().print(table)
 
 
 def _split(text: str | None) -> list[str]:

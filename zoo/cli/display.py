@@ -19,9 +19,10 @@ RETURNS = {"episode_return": "return (last 100)", "eval_return": "evaluation"}
 TIMING = ("step", "seconds", "steps_per_second")
 
 
-def console() -> Console:
-    """Standard output; without a terminal, wide enough for tables."""
-    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+def console(*, stderr: bool = False) -> Console:
+    """Standard output, or standard error; without a terminal, wide enough for tables."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(width=None if stream.isatty() else 140, highlight=False, stderr=stderr)
 
 
 @contextmanager

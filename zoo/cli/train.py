@@ -141,7 +141,7 @@ def _show(
     json: bool = False,
 ) -> None:
     if env is not None:
-        from zoo.envs import resolve_id
+        from zoo.vector import resolve_id
 
         env = resolve_id(env)
     settings = resolve(algorithm, env or "", overrides, preset=preset)

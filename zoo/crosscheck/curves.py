@@ -51,7 +51,7 @@ class Pair:
 
 
 PAIRS = [
-    Pair("ppo", "CartPole-v1", 100_000),
+    Pair("ppo", "CartPole-v1", 100_000, seeds=30),
     Pair("ppo", "Pendulum-v1", 100_000),
     Pair("a2c", "CartPole-v1", 300_000, seeds=30),
     Pair("a2c", "Pendulum-v1", 500_000),

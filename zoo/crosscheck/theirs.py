@@ -1,7 +1,7 @@
 """A Stable-Baselines3 model trained as one of our settings says, and evaluated as ours are."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,21 +32,32 @@ class Trained:
 
 def train(settings: Settings, on_row: Callable[[dict[str, float]], None] = lambda row: None) -> Trained:
     """One run of their algorithm; `on_row` sees steps and returns on the way."""
-    run, config = settings.run, settings.config
+    run = settings.run
     started = time.monotonic()
+    trained = model(settings)
+    env = trained.get_env()
+    agent = cast(Agent, _Agent(trained, Spec(env.observation_space, env.action_space, scale_actions=False)))
+    callback = _Checks(agent, settings, SeedSequence(run.seed).spawn(3)[2], on_row)
+    trained.learn(run.total_steps, callback=callback)
+    callback.check()
+    seconds = time.monotonic() - started
+    evaluation = evaluate(agent, settings.env, episodes=run.eval_episodes)
+    return Trained(evaluation, seconds, sum(p.numel() for p in trained.policy.parameters() if p.requires_grad))
+
+
+def model(settings: Settings, classes: Mapping[str, Any] = CLASSES) -> Any:
+    """Their model, untrained, of one of `classes`, on environments of its own."""
+    run = settings.run
     torch.set_num_threads(run.threads)
     env: Any = DummyVecEnv([lambda: gym.make(settings.env)] * run.num_envs)
     spec = Spec(env.observation_space, env.action_space, scale_actions=False)
     if run.normalize_obs or run.normalize_reward:
-        env = VecNormalize(env, norm_obs=run.normalize_obs, norm_reward=run.normalize_reward, gamma=config.gamma)
-    model = CLASSES[settings.algorithm]("MlpPolicy", env, seed=run.seed, device="cpu", **_arguments(settings, spec))
-    agent = cast(Agent, _Agent(model, spec))
-    callback = _Checks(agent, settings, SeedSequence(run.seed).spawn(3)[2], on_row)
-    model.learn(run.total_steps, callback=callback)
-    callback.check()
-    seconds = time.monotonic() - started
-    evaluation = evaluate(agent, settings.env, episodes=run.eval_episodes)
-    return Trained(evaluation, seconds, sum(p.numel() for p in model.policy.parameters() if p.requires_grad))
+        gamma = settings.config.gamma
+        env = VecNormalize(env, norm_obs=run.normalize_obs, norm_reward=run.normalize_reward, gamma=gamma)
+    given = _arguments(settings, spec)
+    if classes is not CLASSES:  # SBX's networks are not torch's
+        given["policy_kwargs"] = {"net_arch": given["policy_kwargs"]["net_arch"]}
+    return classes[settings.algorithm]("MlpPolicy", env, seed=run.seed, device="cpu", **given)
 
 
 class _Agent:
@@ -94,6 +105,23 @@ class _Checks(BaseCallback):
         found = evaluate(self.agent, self.settings.env, episodes=run.validation_episodes, seed=self.seeds).mean
         self.on_row({"step": self.num_timesteps, "eval_return": found})
         self.next_check = self.num_timesteps - self.num_timesteps % every + every
+
+
+def learn(trained: Any, total_steps: int, on_rollout: Callable[[int], None]) -> None:
+    """Train a model; `on_rollout` sees the steps so far whenever all updates that are due are made."""
+    trained.learn(total_steps, callback=_Rollouts(on_rollout))
+
+
+class _Rollouts(BaseCallback):
+    def __init__(self, on_rollout: Callable[[int], None]) -> None:
+        super().__init__()
+        self.on_rollout = on_rollout
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        self.on_rollout(self.num_timesteps)
 
 
 def _arguments(settings: Settings, spec: Spec) -> dict[str, Any]:

@@ -1,0 +1,187 @@
+"""Making environments: ids, factories or objects become one vector environment that says where it fails."""
+
+import re
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from zoo.errors import EnvError, UserError, nearest
+from zoo.spec import Array
+
+EnvLike = str | gym.Env[Any, Any] | Callable[[], gym.Env[Any, Any]]
+
+EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "shimmy": "atari"}
+
+
+def resolve_id(name: str) -> str:
+    """The registered id that `name` means: itself, or the newest version where it names none.
+
+    A UserError with the nearest id for an unknown one; ids of optional packages are registered on the way.
+    """
+    if name.startswith("ALE/"):
+        _import_atari()
+    if name in gym.registry:
+        return name
+    versions = [spec.version for spec in gym.registry.values() if spec.id == f"{name}-v{spec.version}"]
+    if versions:
+        return f"{name}-v{max(version for version in versions if version is not None)}"
+    names = {re.sub(r"-v\d+$", "", known) for known in gym.registry if "/" not in known}
+    stem, dash, version = name.partition("-v")
+    if dash and stem in names:
+        known = ", ".join(sorted(spec.id for spec in gym.registry.values() if spec.name == stem))
+        raise UserError(f"environment {stem!r} has no version {version!r}; known: {known}")
+    hint = nearest(stem, names)
+    if not hint.startswith("; did"):
+        hint = "; `python -c 'import gymnasium; gymnasium.pprint_registry()'` lists what is installed"
+    raise UserError(f"unknown environment {name!r}{hint}")
+
+
+def _import_atari() -> None:
+    try:
+        import ale_py
+    except ImportError:
+        raise UserError("Atari games need an extra: pip install -e '.[atari]'") from None
+    gym.register_envs(ale_py)
+
+
+def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
+    """One environment; a UserError that names the extra where its package is missing."""
+    try:
+        return gym.make(env_id, **kwargs)
+    except (gym.error.DependencyNotInstalled, ImportError) as error:
+        entry = str(gym.spec(env_id).entry_point)
+        extra = next((extra for package, extra in EXTRAS.items() if package in entry), None)
+        hint = f"pip install -e '.[{extra}]'" if extra else str(error)
+        raise UserError(f"{env_id} needs a package that is not installed: {hint}") from None
+    except (gym.error.Error, TypeError) as error:
+        raise UserError(f"{env_id} cannot be made: {error}") from None
+
+
+class Guard(gym.Wrapper[Any, Any, Any, Any]):
+    """Says in which environment, episode and step something went wrong; as text, which also leaves a process."""
+
+    def __init__(self, env: gym.Env[Any, Any], index: int) -> None:
+        super().__init__(env)
+        self.index, self.count = index, 0
+        self.seed: int | None = None
+        self.shape = env.observation_space.shape
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.seed, self.count = seed, 0
+        try:
+            obs, info = self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            raise self._error("in reset", error) from error
+        self._check(obs)
+        return obs, info
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        try:
+            result = self.env.step(action)
+        except Exception as error:
+            raise self._error(f"given action {action}", error) from error
+        self._check(result[0])
+        return result
+
+    def _check(self, obs: Any) -> None:
+        shape = obs.shape if isinstance(obs, np.ndarray) else np.shape(obs)
+        if shape != self.shape and self.shape is not None:
+            raise self._error(f"its observation has shape {shape}; its space says {self.shape}")
+
+    def _error(self, what: str, cause: Exception | None = None) -> EnvError:
+        text = f"environment {self.index} failed in step {self.count} of the episode with seed {self.seed}, {what}"
+        if cause is None:
+            return EnvError(text)
+        trace = "".join(traceback.format_exception(cause)).rstrip()
+        return EnvError(f"{text}: {type(cause).__name__}: {cause}\n{trace}")
+
+
+def _guarded(factory: Callable[[], gym.Env[Any, Any]], index: int) -> gym.Env[Any, Any]:
+    return Guard(factory(), index)
+
+
+def _in_worker(factory: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides when to stop
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return factory()
+
+
+class Sync(VectorEnv[Any, Any, Any]):
+    """Environments stepped one after another in this process, reset only when asked; no infos.
+
+    gymnasium's SyncVectorEnv does the same, but its copies and infos take as long as eight CartPoles.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
+
+    def __init__(self, factories: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
+        self.envs = [factory() for factory in factories]
+        self.num_envs = len(self.envs)
+        self.single_observation_space = self.envs[0].observation_space
+        self.single_action_space = self.envs[0].action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        shape = self.single_observation_space.shape or ()
+        self.obs = np.zeros((self.num_envs, *shape), self.single_observation_space.dtype)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        """Reset all, or those of options["reset_mask"], each with its own seed; all observations, (B, ...)."""
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
+        for i in np.flatnonzero(mask).tolist():
+            obs, _ = self.envs[i].reset(seed=None if seed is None else seed[i])
+            self._keep(i, obs)
+        return self.obs.copy(), {}
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Observations, rewards, terminated and truncated, (B, ...) each."""
+        rewards = np.zeros(self.num_envs)
+        terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
+        for i, env in enumerate(self.envs):
+            self.obs[i], rewards[i], terminated[i], truncated[i], _ = env.step(actions[i])
+        return self.obs.copy(), rewards, terminated, truncated, {}
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close them all."""
+        for env in self.envs:
+            env.close()
+
+    def _keep(self, i: int, obs: Any) -> None:
+        if not np.can_cast(np.asarray(obs).dtype, self.obs.dtype, "same_kind"):
+            raise TypeError(f"observations of {np.asarray(obs).dtype} for a space of {self.obs.dtype}")
+        self.obs[i] = obs
+
+
+class Borrowed(gym.Wrapper[Any, Any, Any, Any]):
+    """A caller's own environment, which stays open when we are done with it."""
+
+    def close(self) -> None:
+        """Leave it open."""
+
+
+def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+    """`num_envs` copies of an environment id, of a factory's product, or (num_envs = 1) of an environment itself.
+
+    `vec`: sync steps them in this process, async each in its own, native uses the id's own vector environment.
+    """
+    if isinstance(env, gym.Env):
+        if num_envs != 1:
+            raise UserError(f"one environment object cannot be {num_envs} environments; pass a function that makes one")
+        return Sync([lambda: Guard(Borrowed(env), 0)])
+    factory = partial(make_env, resolve_id(env), **kwargs) if isinstance(env, str) else env
+    if vec == "native":
+        if not isinstance(env, str) or gym.spec(resolve_id(env)).vector_entry_point is None:
+            raise UserError(f"{env} has no vector environment of its own; use --vec sync or --vec async")
+        return gym.make_vec(resolve_id(env), num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    factories = [partial(_guarded, factory, index) for index in range(num_envs)]
+    if vec == "async":
+        factories = [partial(_in_worker, each) for each in factories]
+        return AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.DISABLED)
+    return Sync(factories)
