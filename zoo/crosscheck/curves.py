@@ -55,7 +55,7 @@ PAIRS = [
     Pair("ppo", "Pendulum-v1", 100_000),
     Pair("a2c", "CartPole-v1", 300_000, seeds=30),
     Pair("a2c", "Pendulum-v1", 500_000),
-    Pair("dqn", "CartPole-v1", 50_000),
+    Pair("dqn", "CartPole-v1", 50_000, seeds=30),
     Pair("ddpg", "Pendulum-v1", 15_000),
     Pair("sac", "Pendulum-v1", 8_000),
 ]
