@@ -1,17 +1,23 @@
 """Sweeps: what they consist of, what is kept, what a crash does, and what is printed."""
 
+import contextlib
 import csv
 import io
 import json
 import sqlite3
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import psutil
 import pytest
 import yaml
 from click.testing import CliRunner
+from tally import Tally
 
 from zoo import registry
 from zoo.bench import plan as planning
@@ -246,3 +252,79 @@ def test_plan_and_job_are_values() -> None:
     assert Plan([], [], [], {}) == Plan([], [], [], {})
     one = job("zoo", "ppo", "CartPole-v1", 0, TINY)
     assert Job(**json.loads(json.dumps(one.to_json()))).key == one.key
+
+
+# Faults
+
+
+DRIVER = """
+import sys
+from zoo.bench import plan as planning
+from zoo.cli import main
+tiny = {tiny!r}
+envs = {{"CartPole-v1": {{"ppo": tiny}}, "Pendulum-v1": {{"ppo": tiny}}}}
+planning.presets = lambda: {{"quick": planning.Preset(about="", seeds=3, envs=envs)}}
+planning.EPISODES, planning.FINAL_EPISODES = 1, 2
+main(["bench", "--algos", "ppo", "--out", sys.argv[1]])
+"""
+
+
+MEASURED = {"seconds", "steps_per_second", "memory"}  # what no two runs have in common
+
+
+def results(out: Path) -> list[tuple[Any, ...]]:
+    """Side, environment, seed and end of every finished job, however often it was tried."""
+    query = "select side, env, seed, json_extract(data, '$.returns') from runs where status = 'done' order by 1, 2, 3"
+    with contextlib.closing(sqlite3.connect(out / "results.sqlite")) as connection:
+        return connection.execute(query).fetchall()
+
+
+@pytest.mark.faults
+def test_a_sweep_killed_ten_times_ends_as_an_undisturbed_one(tmp_path: Path, tally: Tally) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER.format(tiny=TINY))
+    command = [sys.executable, str(script)]
+    began = time.monotonic()
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    duration = time.monotonic() - began
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        with tally.fault():
+            sweep = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+            time.sleep(rng.uniform(0.1, duration / 2))
+            jobs = psutil.Process(sweep.pid).children(recursive=True)
+            sweep.kill()
+            sweep.wait()
+            assert not psutil.wait_procs(jobs, timeout=20)[1]  # nobody trains for nobody
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True)
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    tables = []
+    for name in ("whole", "killed"):
+        rows = list(csv.DictReader((tmp_path / name / "table.csv").read_text().splitlines()))
+        tables.append([{key: value for key, value in row.items() if key not in MEASURED} for row in rows])
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.faults
+def test_the_jobs_of_a_lost_node_are_tried_elsewhere(tiny: None, tally: Tally) -> None:
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster as Nodes
+
+    from zoo.bench.cluster import Cluster
+
+    jobs = [job("zoo", "ppo", "CartPole-v1", seed, {**TINY, "total_steps": 2048}) for seed in range(6)]
+    head = {"num_cpus": 1, "include_dashboard": False}
+    nodes = Nodes(initialize_head=True, connect=True, head_node_args=head)  # this process belongs to the head
+    lost = nodes.add_node(num_cpus=1)
+    try:
+        with tally.fault():
+            seen = []
+            for outcome in Cluster(nodes.address).run(jobs, lambda job, row: None):
+                assert outcome.error is None
+                seen.append(outcome.job.seed)
+                if len(seen) == 1:
+                    nodes.remove_node(lost, allow_graceful=False)
+            assert sorted(seen) == list(range(6))
+    finally:
+        ray.shutdown()
+        nodes.shutdown()

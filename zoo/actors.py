@@ -446,7 +446,9 @@ class Cluster:
     def start(self, actor: int, job: Job) -> None:
         self._end(actor)
         self.jobs[actor] = job
-        self.workers[actor] = self.ray.remote(num_cpus=0)(RayWorker).remote(job, self.spec)
+        self.workers[actor] = self.ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(RayWorker).remote(
+            job, self.spec
+        )
 
     def publish(self, weights: Tensor, version: int, step: int) -> None:
         self.weights = self.ray.put((weights.numpy(), version, step))
@@ -461,7 +463,9 @@ class Cluster:
             actor = self.pending.pop(reference)
             try:
                 answers.append(Collected(actor, *self.ray.get(reference)))
-            except self.ray.exceptions.RayActorError:
+            except self.ray.exceptions.RayTaskError as error:
+                raise ActorError(f"actor {actor} failed: {str(error).strip().splitlines()[-1]}") from None
+            except self.ray.exceptions.RayError:  # the actor, its node, or what it sent is lost
                 answers.append(actor)
         return answers
 

@@ -4,8 +4,10 @@
 """
 
 import json
+import os
 import resource
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -87,9 +89,15 @@ def _random(job: Job, on_row: Callable[[Row], None]) -> Outcome:
     return [returns[number] for number in sorted(returns)], 0.0, 0
 
 
+def _end_with_the_sweep() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
 def main() -> None:
-    """Read a job, do it, write what happens."""
-    job = Job(**json.load(sys.stdin))
+    """Read a job, do it, write what happens; end when nobody listens any more."""
+    job = Job(**json.loads(sys.stdin.readline()))
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
 
     def say(data: dict[str, Any]) -> None:
         print(json.dumps(data), flush=True)

@@ -76,8 +76,8 @@ def _follow(process: "subprocess.Popen[str]", job: Job, watch: Watch) -> tuple[d
     errors: list[str] = []
     reader = threading.Thread(target=lambda: errors.extend(process.stderr or []))
     reader.start()
-    process.stdin.write(json.dumps(job.to_json()))
-    process.stdin.close()
+    process.stdin.write(json.dumps(job.to_json()) + "\n")
+    process.stdin.flush()  # and left open: its end tells the job that nobody is there any more
     result = None
     for line in process.stdout:
         data = json.loads(line)
@@ -86,6 +86,7 @@ def _follow(process: "subprocess.Popen[str]", job: Job, watch: Watch) -> tuple[d
         else:
             watch(job, data)
     reader.join()
+    process.stdin.close()
     return result, errors
 
 
