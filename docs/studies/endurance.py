@@ -7,6 +7,7 @@ endurance.json and endurance.md beside this file: the slope of the memory after 
 open files and processes were.
 """
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -47,19 +48,13 @@ def cartpole() -> gym.Env[Any, Any]:
 def train(name: str, folder: str) -> None:
     import zoo
 
+    from zoo.errors import Interrupted
+
     settings = {key: value for key, value in TASKS[name].items() if key != "env"}
+    settings |= {"seed": 0, "total_steps": 10**9, "log_every": 1000, "eval_every": 100_000}
     make = {"sac": pendulum, "impala": cartpole}[name]
-    zoo.train(
-        name,
-        make,
-        out=folder,
-        checkpoint_every="1min",
-        seed=0,
-        total_steps=10**9,
-        log_every=1000,
-        eval_every=100_000,
-        **settings,
-    )
+    with contextlib.suppress(Interrupted):  # how `watch` ends it
+        zoo.train(name, make, out=folder, checkpoint_every="1min", **settings)
 
 
 def sample(process: psutil.Process) -> dict[str, float]:
