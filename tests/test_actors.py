@@ -153,7 +153,7 @@ def test_a_killed_actor_is_replaced_a_bounded_number_of_times() -> None:
     try:
         with pytest.raises(ActorError, match="actor 0 died"):
             kill_again_and_again(source, backend)
-        assert source.restarts == 4
+        assert source.deaths == [4]
     finally:
         source.close()
 

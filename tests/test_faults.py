@@ -412,7 +412,7 @@ def test_actors_of_a_lost_ray_node_are_replaced(tmp_path: Path, tally: Tally) ->
         with tally.fault():
             runs.run(settings, "CartPole-v1", out=tmp_path / "run", on_row=lose_one)
             assert 60_000 <= rows[-1]["step"] < 60_000 + 8 * 100  # nothing is counted twice
-            assert 1 <= rows[-1]["restarts"] <= 3
+            assert 1 <= rows[-1]["restarts"] <= 12
     finally:
         ray.shutdown()
         nodes.shutdown()

@@ -28,7 +28,7 @@ from zoo.taxonomy import Data
 from zoo.vector import EnvLike, vectorize
 
 OUTSTANDING = 2  # segments that an off-policy actor may be asked for ahead, so that it never idles
-MAX_RESTARTS = 3  # of all actors together
+MAX_RESTARTS = 3  # of each actor: a lost node takes several at once
 TIMEOUT = 120.0  # seconds without a segment from any actor
 
 
@@ -200,7 +200,8 @@ class Remote:
         self.waits = algo.cell.data is Data.ON
         self.num_envs = num_actors * job.num_envs
         self.blank = allocate(spec, self.num_envs)
-        self.version = self.restarts = self.starts = 0
+        self.version = self.starts = 0
+        self.deaths = [0] * num_actors
         self.lags: list[int] = []
         self.queue: deque[Step] = deque()
         self.backlog: deque[Collected] = deque()
@@ -219,7 +220,7 @@ class Remote:
 
     def metrics(self) -> dict[str, float]:
         lags, self.lags = self.lags, []
-        return {"lag": float(np.mean(lags)), "restarts": float(self.restarts)} if lags else {}
+        return {"lag": float(np.mean(lags)), "restarts": float(sum(self.deaths))} if lags else {}
 
     def resume(self) -> list[str]:
         self.broken = list(range(self.num_envs))
@@ -280,9 +281,9 @@ class Remote:
         return collected
 
     def _replace(self, actor: int) -> None:
-        self.restarts += 1
-        if self.restarts > MAX_RESTARTS:
-            raise ActorError(f"actor {actor} died; it was the {self.restarts}th death, and {MAX_RESTARTS} are allowed")
+        self.deaths[actor] += 1
+        if self.deaths[actor] > MAX_RESTARTS:
+            raise ActorError(f"actor {actor} died for the {self.deaths[actor]}th time; {MAX_RESTARTS} are allowed")
         self._start(actor)
         self.broken += range(actor * self.job.num_envs, (actor + 1) * self.job.num_envs)
         # What the dead actor left is dropped: its successor is asked for as much as anybody.
@@ -437,8 +438,9 @@ class Cluster:
         self.spec = spec
         self.owns = not ray.is_initialized()
         if self.owns:
-            options: dict[str, Any] = {"address": address} if address else {"_node_ip_address": "127.0.0.1"}
-            ray.init(include_dashboard=False, log_to_driver=False, **options)
+            # "local": without it Ray would join whatever cluster it finds on this machine.
+            local = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+            ray.init(log_to_driver=False, **({"address": address} if address else local))
         self.workers: dict[int, Any] = {}
         self.pending: dict[Any, int] = {}
         self.jobs: dict[int, Job] = {}

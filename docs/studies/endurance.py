@@ -47,7 +47,6 @@ def cartpole() -> gym.Env[Any, Any]:
 
 def train(name: str, folder: str) -> None:
     import zoo
-
     from zoo.errors import Interrupted
 
     settings = {key: value for key, value in TASKS[name].items() if key != "env"}
