@@ -18,7 +18,7 @@ TALLY = Tally()
 
 @pytest.fixture
 def tally() -> Tally:
-    """The count of this session."""
+    """The count of this test run."""
     return TALLY
 
 

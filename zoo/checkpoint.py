@@ -16,11 +16,13 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
+import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from zoo.actors import device_of
 from zoo.errors import DivergedError, Interrupted, StorageError, UserError
 from zoo.files import commit, write_text
 from zoo.loop import Learner
@@ -58,7 +60,7 @@ def save(run: Path, state: dict[str, Any], step: int) -> None:
         raise StorageError(f"no checkpoint could be written to {folder}: {error}; earlier ones are whole") from error
 
 
-def load(run: Path, state: dict[str, Any]) -> tuple[int, list[str]]:
+def load(run: Path, state: dict[str, Any], device: torch.device | str = "cpu") -> tuple[int, list[str]]:
     """Give the objects of `state` the newest whole checkpoint of a run; returns its step and warnings.
 
     Step 0 means that the run stopped before its first checkpoint, so that nothing changes.
@@ -78,12 +80,12 @@ def load(run: Path, state: dict[str, Any]) -> tuple[int, list[str]]:
         except UserError as error:
             warnings.append(f"{error}; trying the checkpoint before it")
             continue
-        _restore(file, state)
+        _restore(file, state, device)
         return entry["step"], warnings
     raise UserError("; ".join([*warnings, "but there is none"]))
 
 
-def _restore(file: Path, state: dict[str, Any]) -> None:
+def _restore(file: Path, state: dict[str, Any], device: torch.device | str) -> None:
     with file.open("rb") as opened:
         size = int.from_bytes(opened.read(8), "little")
     if size > HEADER_LIMIT:
@@ -94,7 +96,7 @@ def _restore(file: Path, state: dict[str, Any]) -> None:
             if header.get("schema") != str(SCHEMA):
                 raise UserError(f"schema {header.get('schema')!r}; expected {SCHEMA}")
             packed = json.loads(header["state"])
-            unpacker = Unpacker({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
+            unpacker = Unpacker({key: opened.get_tensor(key) for key in opened.keys()}, device)  # noqa: SIM118
         if not isinstance(packed, dict) or set(packed) != set(state):
             raise UserError(f"it does not have exactly {', '.join(state)}")
         for key, like in state.items():
@@ -222,7 +224,8 @@ class Keeper:
 
     def resume(self) -> list[str]:
         """Go on from the newest checkpoint; returns warnings."""
-        step, warnings = load(self.folder, {"learner": self.learner, "recorder": self.recorder})
+        state = {"learner": self.learner, "recorder": self.recorder}
+        step, warnings = load(self.folder, state, device_of(self.learner.algo))
         self.step = step - step % (self.every.steps or 1)
         return [*warnings, *(self.learner.source.resume() if step else [])]
 

@@ -181,7 +181,7 @@ class Envs:
         else:
             obs = self._call("reset", seed=episode_seed(self.seeds, self.first))[0]
             for action in self.actions:
-                obs = self._call("step", np.asarray(action))[0]
+                obs = self._call("step", action)[0]
         obs = self._normalize(self.spec.encode_obs(obs))
         other = (obs != self.obs).reshape(self.num_envs, -1).any(1)
         if not other.any():
@@ -203,7 +203,7 @@ class Envs:
             if starts.any():
                 self._call("reset", seed=seeds, options={"reset_mask": starts})
             # Until an environment's episode starts, it takes the actions of the one before.
-            obs, _, terminated, truncated, _ = self._call("step", np.asarray(self.actions[t - length]))
+            obs, _, terminated, truncated, _ = self._call("step", self.actions[t - length])
             ended = terminated | truncated
         if ended.any() or (self.lengths == 0).any():
             obs, _ = self._call("reset", seed=seeds, options={"reset_mask": ended | (self.lengths == 0)})

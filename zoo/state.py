@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.spec import Array
 
 
 def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -20,7 +21,7 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return value
     if isinstance(value, Tensor | np.ndarray):
         tensors[path] = torch.as_tensor(value).detach()
-        return {"tensor": path}
+        return {_kind(value): path}
     if isinstance(value, torch.Generator):
         return pack(value.get_state(), path, tensors)
     if isinstance(value, np.random.Generator):
@@ -30,13 +31,17 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
             rows = [torch.as_tensor(each) for each in value]
             if len({row.shape for row in rows}) == 1:
                 tensors[path] = torch.stack(rows).detach()
-                return {"rows": path}
+                return {f"{_kind(value[0])}s": path}
         return [pack(each, f"{path}.{i}", tensors) for i, each in enumerate(value)]
     if isinstance(value, dict):
         return {key: pack(each, f"{path}.{key}", tensors) for key, each in value.items()}
     if isinstance(value, nn.Module):
         tensors.update({f"{path}.{key}": tensor for key, tensor in value.state_dict().items()})
     return {name: pack(getattr(value, name), f"{path}.{name}", tensors) for name in saved_names(value)}
+
+
+def _kind(value: Tensor | Array) -> str:
+    return "tensor" if isinstance(value, Tensor) else "array"
 
 
 def saved_names(value: Any) -> tuple[str, ...]:
@@ -52,10 +57,13 @@ def saved_names(value: Any) -> tuple[str, ...]:
 
 
 class Unpacker:
-    """Gives objects the state that `pack` took from their like; a UserError names what does not fit."""
+    """Gives objects the state that `pack` took from their like; a UserError names what does not fit.
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self.tensors = tensors
+    Tensors that stand for themselves, not for a part of a module, come to `device`.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], device: torch.device | str = "cpu") -> None:
+        self.tensors, self.device = tensors, device
         self.unused = set(tensors)
 
     def restore(self, like: Any, state: Any, path: str) -> Any:
@@ -111,9 +119,13 @@ class Unpacker:
         if not isinstance(state, dict):
             return state
         if state == {"tensor": path}:
-            return self._tensor(path)
-        if state == {"rows": path}:
-            return list(self._tensor(path).unbind())
+            return self._tensor(path).to(self.device)
+        if state == {"tensors": path}:
+            return list(self._tensor(path).to(self.device).unbind())
+        if state == {"array": path}:
+            return self._tensor(path).numpy()
+        if state == {"arrays": path}:
+            return list(self._tensor(path).numpy())
         return {key: self._build(each, f"{path}.{key}") for key, each in state.items()}
 
     def _items(self, path: str, state: Any) -> list[Any]:

@@ -23,7 +23,11 @@ class Cluster:
         if not ray.is_initialized():
             if address is None:
                 # "local": without it Ray would join whatever cluster it finds on this machine.
-                local: dict[str, Any] = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+                local: dict[str, Any] = {
+                    "address": "local",
+                    "_node_ip_address": "127.0.0.1",
+                    "include_dashboard": False,
+                }
                 ray.init(num_cpus=jobs, log_to_driver=False, **local)
             else:
                 ray.init(address=address, log_to_driver=False)
