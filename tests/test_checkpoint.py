@@ -12,6 +12,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import psutil
 import pytest
 import torch
 from gymnasium import spaces
@@ -391,6 +392,30 @@ def test_what_does_not_fit_is_named_and_nothing_is_trained(case: str, stopped: P
     with pytest.raises(UserError, match=message):
         zoo.resume(run)
     assert rows_of(run) == rows_of(stopped)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "message"),
+    [
+        ("config", "hidden", [100_000, 100_000], "it needs more than"),
+        ("config", "capacity", 10**15, "does not fit the"),
+        ("run", "num_envs", 10**9, "num_envs = 1000000000"),
+        ("run", "total_steps", "many", "total_steps = 'many'"),
+        ("config", "gamma", 7, "gamma = 7"),
+        ("config", "unknown", 7, "no setting 'unknown'"),
+    ],
+)
+def test_settings_of_a_stranger_cost_no_more_than_their_checkpoint(
+    part: str, key: str, value: Any, message: str, stopped: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    config = json.loads((run / "config.json").read_text())
+    config[part][key] = value
+    (run / "config.json").write_text(json.dumps(config))
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(UserError, match=message):
+        zoo.resume(run)
+    assert psutil.Process().memory_info().rss < before + 2**28
 
 
 def test_a_checkpoint_of_another_run_is_refused(stopped: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from zoo.errors import DivergedError, Interrupted, StorageError, UserError
 from zoo.files import commit, write_text
 from zoo.loop import Learner
 from zoo.state import Unpacker, pack
-from zoo.untrusted import brief, plain_size, read_json
+from zoo.untrusted import SLACK, TENSORS_LIMIT, brief, plain_size, read_json
 
 SCHEMA = 1
 FOLDER, MANIFEST, KEPT = "checkpoints", "manifest.json", 2
@@ -83,6 +83,13 @@ def load(run: Path, state: dict[str, Any], device: torch.device | str = "cpu") -
         _restore(file, state, device)
         return entry["step"], warnings
     raise UserError("; ".join([*warnings, "but there is none"]))
+
+
+def budget(run: Path) -> int:
+    """Bytes that the networks and optimisers of a run may take: what its newest checkpoint warrants, or a limit."""
+    folder = run / FOLDER
+    sizes = [plain_size(folder / entry["file"]) for entry in _entries(folder)]
+    return 2 * sizes[-1] + SLACK if sizes else TENSORS_LIMIT
 
 
 def _restore(file: Path, state: dict[str, Any], device: torch.device | str) -> None:

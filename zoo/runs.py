@@ -15,7 +15,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.random import SeedSequence
 
-from zoo import registry
+from zoo import checkpoint, registry
 from zoo.actors import Cluster, Inline, Job, Processes, Remote, Source
 from zoo.agent import Agent, load_agent
 from zoo.algos.base import Algorithm, Buffer
@@ -41,7 +41,7 @@ from zoo.recorder import CONFIG, Recorder, Result, Row, environment
 from zoo.settings import Run, Settings, resolve
 from zoo.spec import Spec
 from zoo.taxonomy import Data
-from zoo.untrusted import read_json
+from zoo.untrusted import Budget, read_json
 from zoo.vector import EnvLike, resolve_id, vectorize
 
 
@@ -187,7 +187,9 @@ def run(
     env = settings.env if isinstance(env, str) else env
     make_stream, train_stream, validation_stream = SeedSequence(settings.run.seed).spawn(3)
     eval_env: EnvLike = copy.deepcopy(env) if isinstance(env, gym.Env) else env
-    learner, agent = assemble(settings, env, make_stream, train_stream)
+    # The settings of a run that is resumed may be a stranger's: its networks must fit the size of its checkpoint.
+    with Budget(checkpoint.budget(out)) if resumed and out is not None else nullcontext():
+        learner, agent = assemble(settings, env, make_stream, train_stream)
     recorder = Recorder(settings, agent, eval_env, validation_stream, started)
     with ExitStack() as stack:
         stack.callback(learner.source.close)

@@ -18,13 +18,13 @@ class Run:
     """The settings of a run, whatever the algorithm."""
 
     total_steps: int = Field(100_000, ge=1, description="environment steps to train for, all environments together")
-    num_envs: int = Field(1, ge=1, description="environments stepped together")
+    num_envs: int = Field(1, ge=1, le=2**16, description="environments stepped together")
     seed: int | None = Field(None, ge=0, description="seed of everything; none draws one and records it")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, le=256, description="torch's threads; small networks are fastest with one")
     compile: Compile = Field("auto", description="compile updates: auto does where a run makes thousands of them")
     engine: Engine = Field("inline", description="where actors run: in this process, in processes, or on Ray")
-    actors: int = Field(1, ge=1, description="actor processes, each with num_envs environments")
+    actors: int = Field(1, ge=1, le=2**10, description="actor processes, each with num_envs environments")
     lag: int = Field(0, ge=0, description="inline engine: updates between refreshes of the policy that acts")
     ray_address: str | None = Field(None, description="an existing Ray cluster; none starts a local one")
     vec: Vec = Field("sync", description="how environments are stepped: here, in processes of their own, or natively")
