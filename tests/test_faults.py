@@ -240,6 +240,42 @@ def test_a_failing_environment(
         assert_same_end(tmp_path / "whole", tmp_path / "run")
 
 
+class Odd(gym.Env[Any, Any]):
+    """Returns the same array each time, of another type than its space's, beyond its bounds, and giant rewards."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.obs = np.zeros(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.obs[:] = 0
+        return self.obs, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.obs += 1
+        return self.obs, 1e12, False, self.obs[0] >= 10, {}
+
+
+def test_an_odd_environment_is_stored_as_it_was(tally: Tally) -> None:
+    from numpy.random import SeedSequence
+
+    from zoo.vector import vectorize
+
+    with tally.fault():
+        odd = envs.Envs(vectorize(Odd, 2), SeedSequence(0))
+        odd.reset()
+        steps = [odd.step(np.zeros(2, np.int64), np.zeros(2, np.float32)).transition for _ in range(25)]
+        for t, transition in enumerate(steps):
+            assert transition.obs.dtype == np.float32
+            assert (transition.obs == t % 10).all()
+            assert (transition.next_obs == t % 10 + 1).all()
+            assert (transition.reward == 1e12).all()
+        odd.close()
+
+
 @pytest.mark.parametrize("name", ["dqn", "td3", "sac", "ppo", "a2c"])
 def test_training_that_diverges_stops(name: str, tmp_path: Path, tally: Tally) -> None:
     with tally.fault():
