@@ -98,8 +98,6 @@ def profiled(learner: Any, watch: Watch) -> Iterator[dict[str, float]]:
 def _settings(task: TASK) -> dict[str, Any]:
     total = task["warmup"] + task["steps"]
     own = {"total_steps": total, "seed": 0, "threads": task["threads"], "compile": task.get("compile", "on")}
-    if task["settings"].get("vec") == "native":
-        own["scale_actions"] = True
     return {**own, **task["settings"]}
 
 
