@@ -169,8 +169,8 @@ def live(algo: Any, env: EnvLike, *, num_envs: int, total_steps: int, seed: int)
     buffer = algo.make_buffer(envs.spec, num_envs)
     for step in range(0, total_steps, num_envs):
         with torch.inference_mode():
-            action, log_prob = algo.act(torch.from_numpy(envs.obs), Progress(step, total_steps))
-        transition, alive, *_ = envs.step(action.numpy(), log_prob.numpy())
+            action, _ = algo.act(torch.from_numpy(envs.obs), Progress(step, total_steps))
+        transition, alive, *_ = envs.step(action.numpy())
         buffer.add(transition, alive)
         for batch in buffer.batches():
             algo.update(batch, Progress(step + num_envs, total_steps))

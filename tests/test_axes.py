@@ -139,10 +139,10 @@ def sightings(name: str, form: str) -> tuple[list[float], list[list[float]]]:
         tags = (np.arange(2) + 2 * step) / 128  # exact in float32
         obs = np.stack([tags, zero], -1).astype(np.float32)
         with torch.no_grad():
-            action, log_prob = algo.act(torch.from_numpy(obs), Progress(step, 40))
+            action, _ = algo.act(torch.from_numpy(obs), Progress(step, 40))
         ended, alive = np.full(2, step % 5 == 4), rng.random(2) < 0.9
         next_obs = obs + np.float32([2 / 128, 0])
-        transition = Transition(obs, action.numpy(), zero + step, next_obs, ended, ended & False, log_prob.numpy())
+        transition = Transition(obs, action.numpy(), zero + step, next_obs, ended, ended & False, zero)
         buffer.add(transition, alive)
         stored += tags[alive].tolist()
         for batch in buffer.batches():

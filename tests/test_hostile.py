@@ -337,8 +337,8 @@ TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], list[str]]] =
     "extra": (lambda t: t.update({"zzz": torch.zeros(1)}), ["'zzz'", "expects no such tensor"]),
     "a path": (lambda t: t.update({"../../x": torch.zeros(1)}), ["'../../x'", "expects no such tensor"]),
     "an optimiser": (
-        lambda t: t.update({"algo.optimizer.step": torch.zeros(1).double()}),
-        ["'algo.optimizer.step'", "expects no such tensor"],
+        lambda t: t.update({"algo.optimizer.exp_avg": torch.zeros(1)}),
+        ["'algo.optimizer.exp_avg'", "expects no such tensor"],
     ),
     "a terminal's command": (lambda t: t.update({"\x1b[2J\nx": torch.zeros(1)}), [r"'\x1b[2J\nx'"]),
     "a very long name": (lambda t: t.update({"x" * 500_000: torch.zeros(1)}), ["'xxx", "expects no such tensor"]),

@@ -102,8 +102,7 @@ class AdamEpsBeforeCorrection(Adam):
 
     def direction(self, gradient: Tensor) -> Tensor:
         super().direction(gradient)
-        beta1, beta2 = self.betas
-        rate = (1 - beta2**self.step).sqrt() / (1 - beta1**self.step)
+        rate = (1 - self.beta2_power).sqrt() / (1 - self.beta1_power)
         return self.exp_avg / (self.exp_avg_sq.sqrt() + self.eps) * rate
 
 

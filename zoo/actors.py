@@ -93,8 +93,8 @@ class Inline:
 def act_and_step(actor: Algorithm, envs: Envs, progress: Progress, device: torch.device) -> Step:
     """Choose an action for every environment and take it."""
     with torch.inference_mode():
-        action, log_prob = actor.act(torch.as_tensor(envs.obs, device=device), progress)
-    return envs.step(action.cpu().numpy(), log_prob.cpu().numpy())
+        action, log_prob = actor.act(torch.from_numpy(envs.obs).to(device), progress)
+    return envs.step(action.cpu().numpy(), None if log_prob is None else log_prob.cpu().numpy())
 
 
 def device_of(algo: Any) -> torch.device:
@@ -140,6 +140,7 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
         env_seeds, algo_seeds = job.seeds.spawn(2)
         vector = vectorize(job.env, job.num_envs, job.vec)
         self.envs = Envs(vector, env_seeds, scale_actions=job.scale_actions)

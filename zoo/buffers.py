@@ -107,8 +107,8 @@ class _Columns:
     def add(self, transition: Transition, alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
         take = alive & (self._filled < self.num_steps)
-        first = self._filled[0]
-        if take.all() and (self._filled == first).all():
+        first = int(self._filled[0])
+        if np.count_nonzero(take & (self._filled == first)) == len(take):
             for rows, values in zip(self._rows, transition, strict=True):
                 rows[first] = values
         else:
@@ -143,7 +143,7 @@ class RolloutBuffer(_Columns):
 
     def batches(self) -> Iterator[Transition]:
         """The rollout, (T, B, ...), once it is full; its memory is reused by the next."""
-        if self._filled.min() == self.num_steps:
+        if not np.count_nonzero(self._filled < self.num_steps):
             self._filled[:] = 0
             yield self._tensors
 

@@ -90,6 +90,7 @@ class Envs:
         self.lengths = np.zeros(self.num_envs, np.int64)
         self.failed = False
         self._all = np.ones(self.num_envs, np.bool_)
+        self._zeros = np.zeros(self.num_envs, np.float32)
         self._alive = self._all.copy()
 
     def reset(self) -> Array:
@@ -101,8 +102,8 @@ class Envs:
         self.obs = self._observe(obs)
         return self.obs
 
-    def step(self, action: Array, log_prob: Array) -> Step:
-        """One step of every environment."""
+    def step(self, action: Array, log_prob: Array | None = None) -> Step:
+        """One step of every environment; `log_prob`, if it is known, goes into the record."""
         obs, numbers = self.obs, self.numbers.copy()
         decoded = self.spec.decode_action(action)
         if decoded.dtype.kind == "f" and not np.isfinite(decoded).all():
@@ -113,7 +114,7 @@ class Envs:
             raise self._not_finite(out, decoded)
         self.returns += out.reward * out.alive
         self.lengths += out.alive
-        ended = np.flatnonzero((out.terminated | out.truncated) & out.alive)
+        (ended,) = ((out.terminated | out.truncated) & out.alive).nonzero()
         episodes = [Episode(int(numbers[i]), float(self.returns[i]), int(self.lengths[i])) for i in ended]
         self.returns[ended], self.lengths[ended] = 0, 0
         if ended.size and self.mode is AutoresetMode.DISABLED:
@@ -126,6 +127,7 @@ class Envs:
         if ended.size:
             next_obs = next_obs.copy()
             next_obs[ended] = self._normalize(self.spec.encode_obs(out.next_obs[ended]))
+        log_prob = self._zeros if log_prob is None else log_prob
         transition = Transition(obs, action, reward, next_obs, out.terminated, out.truncated, log_prob)
         return Step(transition, out.alive, episodes)
 
@@ -253,7 +255,7 @@ class Envs:
     def _advance_disabled(self, action: Array) -> Outcome:
         next_obs, reward, terminated, truncated, _ = self._call("step", action)
         obs, ended = next_obs, terminated | truncated
-        if ended.any():
+        if np.count_nonzero(ended):
             obs, _ = self._call("reset", seed=self._begin(ended), options={"reset_mask": ended})
         return Outcome(next_obs, reward, terminated, truncated, self._all, obs)
 

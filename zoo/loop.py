@@ -65,8 +65,9 @@ class Learner:
             self.step += taken
             self.since_report += taken
             for batch in self.buffer.batches():
-                moved = map_fields(lambda x: x.to(device), batch)
-                for key, value in self.algo.update(moved, Progress(self.step, total_steps)).items():
+                if device.type != "cpu":
+                    batch = map_fields(lambda x: x.to(device), batch)
+                for key, value in self.algo.update(batch, Progress(self.step, total_steps)).items():
                     self.metrics.setdefault(key, []).append(value)
                 self.source.learned()
             if self.since_report >= log_every or self.finished(total_steps):

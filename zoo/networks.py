@@ -37,12 +37,21 @@ def orthogonal(layer: Layer, gain: float) -> Layer:
     return layer
 
 
-def mlp(sizes: Sequence[int], activation: Activation, gain: float | None = None) -> nn.Sequential:
+class Layers(nn.Sequential):
+    """Layers applied in turn, without the hooks that torch looks for at each call: small layers cost no more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self._modules.values():
+            x = layer.forward(x)
+        return x
+
+
+def mlp(sizes: Sequence[int], activation: Activation, gain: float | None = None) -> Layers:
     """Linear layers of these sizes, each followed by the activation."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(sizes):
         layers += [linear(width_in, width_out, gain), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers)
+    return Layers(*layers)
 
 
 class Encoder(nn.Module):
@@ -107,7 +116,7 @@ class V(nn.Module):
         super().__init__()
         encoder = Encoder(spec)
         body = mlp([encoder.num_features, *hidden], activation, math.sqrt(2))
-        self.net = nn.Sequential(encoder, *body, linear(hidden[-1], 1, 1.0))
+        self.net = Layers(encoder, *body, linear(hidden[-1], 1, 1.0))
 
     def forward(self, obs: Tensor) -> Tensor:
         value: Tensor = self.net(obs)
@@ -123,7 +132,7 @@ class Q(nn.Module):
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation, *, dueling: bool = False) -> None:
         super().__init__()
         encoder = Encoder(spec)
-        self.body = nn.Sequential(encoder, *mlp([encoder.num_features, *hidden], activation))
+        self.body = Layers(encoder, *mlp([encoder.num_features, *hidden], activation))
         self.advantage = linear(hidden[-1], spec.action_sizes[0])
         self.value = linear(hidden[-1], 1) if dueling else None
 
@@ -165,7 +174,7 @@ class QEnsemble(nn.Module):
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise(widths):
             layers += [EnsembleLinear(size, width_in, width_out), ACTIVATIONS[activation]()]
-        self.net = nn.Sequential(*layers, EnsembleLinear(size, hidden[-1], 1))
+        self.net = Layers(*layers, EnsembleLinear(size, hidden[-1], 1))
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         if self.choices:
@@ -216,7 +225,7 @@ class Policy(nn.Module):
         self.sizes = spec.action_sizes
         num_outputs = sum(self.sizes)
         body = mlp([encoder.num_features, *hidden], activation, math.sqrt(2))
-        self.net = nn.Sequential(encoder, *body, linear(hidden[-1], num_outputs, 0.01))
+        self.net = Layers(encoder, *body, linear(hidden[-1], num_outputs, 0.01))
         if self.is_box:
             self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_init))
 
@@ -246,7 +255,7 @@ class Deterministic(nn.Module):
         check_bounds(spec)
         encoder = Encoder(spec)
         body = mlp([encoder.num_features, *hidden], activation)
-        self.net = nn.Sequential(encoder, *body, linear(hidden[-1], spec.action_sizes[0]), nn.Tanh())
+        self.net = Layers(encoder, *body, linear(hidden[-1], spec.action_sizes[0]), nn.Tanh())
 
     def forward(self, obs: Tensor) -> Tensor:
         action: Tensor = self.net(obs)
@@ -263,7 +272,7 @@ class SquashedPolicy(nn.Module):
         super().__init__()
         check_bounds(spec)
         encoder = Encoder(spec)
-        self.body = nn.Sequential(encoder, *mlp([encoder.num_features, *hidden], activation))
+        self.body = Layers(encoder, *mlp([encoder.num_features, *hidden], activation))
         self.mean = linear(hidden[-1], spec.action_sizes[0])
         self.log_std = linear(hidden[-1], spec.action_sizes[0])
 
@@ -357,11 +366,11 @@ class Gaussian:
     """A diagonal normal, mean (N, A) and log standard deviation (A,) or (N, A); actions are not squashed."""
 
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
-        self.mean, self.log_std = mean, log_std
+        self.mean, self.log_std, self.std = mean, log_std, log_std.exp()
 
     def sample(self, noise: Tensor) -> Tensor:
         """One action a row, (N, A); `noise` is standard normal, (N, A)."""
-        return self.mean + self.log_std.exp() * noise
+        return self.mean + self.std * noise
 
     def mode(self) -> Tensor:
         """The mean, (N, A)."""
@@ -369,9 +378,8 @@ class Gaussian:
 
     def log_prob(self, action: Tensor) -> Tensor:
         """log π(a|s), summed over action dimensions, (N,)."""
-        scaled = (action - self.mean) * (-self.log_std).exp()
-        terms = -0.5 * scaled.square() - self.log_std - 0.5 * math.log(2 * math.pi)
-        return terms.sum(-1)
+        terms = ((action - self.mean) / self.std).square() + (2 * self.log_std + math.log(2 * math.pi))
+        return -0.5 * terms.sum(-1)
 
     def entropy(self) -> Tensor:
         """½ log 2πeσ², summed over action dimensions, in nats, (N,)."""

@@ -48,7 +48,8 @@ class _Optimizer(nn.Module):
 class Adam(_Optimizer):
     """Adam with bias correction.                                              Kingma and Ba 2015, Algorithm 1"""
 
-    step: Tensor
+    beta1_power: Tensor  # β₁ᵗ after t steps
+    beta2_power: Tensor
     exp_avg: Tensor
     exp_avg_sq: Tensor
 
@@ -62,20 +63,23 @@ class Adam(_Optimizer):
     ) -> None:
         super().__init__(parameters, max_grad_norm)
         self.betas, self.eps = betas, eps
-        # float64: β₂^step in float32 would differ from torch.optim's Python float. (1,): a compiled update of a
-        # float64 scalar is lost in torch 2.13.
-        self.register_buffer("step", torch.zeros(1, dtype=torch.float64, device=self.params[0].device))
+        # float64: β₂ᵗ in float32 would differ from torch.optim's Python float. (1,): a compiled update of a float64
+        # scalar is lost in torch 2.13. Powers, not t: compiled, β₂**t is worked out again for every few parameters.
+        one = torch.ones(1, dtype=torch.float64, device=self.params[0].device)
+        self.register_buffer("beta1_power", one)
+        self.register_buffer("beta2_power", one.clone())
         self.register_buffer("exp_avg", self.zeros())
         self.register_buffer("exp_avg_sq", self.zeros())
 
     def direction(self, gradient: Tensor) -> Tensor:
         beta1, beta2 = self.betas
-        self.step.add_(1)
+        self.beta1_power.mul_(beta1)
+        self.beta2_power.mul_(beta2)
         self.exp_avg.lerp_(gradient, 1 - beta1)
         self.exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        size = 1 / (1 - beta1**self.step)
-        scale = (1 - beta2**self.step).sqrt()
-        return self.exp_avg / (self.exp_avg_sq.sqrt() / scale).add_(self.eps) * size
+        size = (1 / (1 - self.beta1_power)).to(gradient.dtype)
+        scale = (1 - self.beta2_power).rsqrt().to(gradient.dtype)
+        return self.exp_avg / (self.exp_avg_sq.sqrt() * scale).add_(self.eps) * size
 
 
 class RMSprop(_Optimizer):

@@ -36,6 +36,7 @@ from zoo.config import build
 from zoo.envs import Envs
 from zoo.errors import UserError
 from zoo.loop import Learner
+from zoo.machine import processor
 from zoo.normalize import ObsNormalizer, RewardNormalizer
 from zoo.recorder import CONFIG, Recorder, Result, Row, environment
 from zoo.settings import Run, Settings, resolve
@@ -193,7 +194,7 @@ def run(
     recorder = Recorder(settings, agent, eval_env, validation_stream, started)
     with ExitStack() as stack:
         stack.callback(learner.source.close)
-        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        stack.enter_context(processor(settings.run.threads))
         keeper = None
         if out is not None:
             stack.enter_context(hold(out, resumed=resumed))
@@ -203,7 +204,6 @@ def run(
                     warnings.warn(line, stacklevel=2)
             recorder.open(out, learner.step if resumed else None)
             stack.callback(recorder.close)
-        torch.set_num_threads(settings.run.threads)
         _train(learner, recorder, keeper, on_row)
         return recorder.finish()
 

@@ -94,10 +94,10 @@ class Spec:
         """Actions of an algorithm, (B, ...), as the environments take them: clipped, scaled, shaped, typed."""
         space = self.action_space
         if isinstance(space, spaces.Box):
-            decoded = self._centre + self._span * np.clip(action, *self._clip)
+            decoded = self._centre + self._span * _clip(action, *self._clip)
             # Rounding must not leave the bounds of the space's own dtype.
             decoded = decoded.astype(space.dtype).reshape(-1, *space.shape)
-            return np.clip(decoded, space.low, space.high)
+            return _clip(decoded, space.low, space.high)
         if isinstance(space, spaces.MultiDiscrete):
             return action.reshape(-1, *space.shape).astype(space.dtype) + space.start
         assert isinstance(space, spaces.Discrete)
@@ -126,6 +126,12 @@ class Spec:
             _space_from_json(data["action_space"]),
             scale_actions=bool(data["scale_actions"]),
         )
+
+
+def _clip(x: Array, low: Array, high: Array) -> Array:
+    """np.clip, which takes four times as long for a few numbers."""
+    clipped: Array = np.minimum(np.maximum(x, low), high)
+    return clipped
 
 
 def _space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from torch import Tensor
 
 def _scan(base: Tensor, decay: Tensor) -> Tensor:
     """x_t = base_t + decay_t x_{t+1}, from the last row to the first, with x_T = 0."""
-    rows = [base[-1]]
-    for t in range(base.shape[0] - 2, -1, -1):
-        rows.append(torch.addcmul(base[t], decay[t], rows[-1]))
+    *bases, last = base.unbind()
+    rows = [last]
+    for b, d in zip(bases[::-1], decay.unbind()[-2::-1], strict=True):
+        rows.append(torch.addcmul(b, d, rows[-1]))
     return torch.stack(rows[::-1])
 
 

@@ -41,8 +41,8 @@ class Algorithm(Protocol):
     def make_buffer(self, spec: Spec, num_envs: int) -> Buffer:
         """Where experience goes: this line is the data axis."""
 
-    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
-        """The behaviour policy: actions (B, ...) and their log-probabilities (B,), exploration included."""
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor | None]:
+        """The behaviour policy, exploration included: actions (B, ...), and log μ(a|s), (B,), if `update` needs it."""
 
     def greedy(self, obs: Tensor) -> Tensor:
         """The evaluation policy: actions (B, ...), without noise."""

@@ -60,13 +60,13 @@ class DDPG(nn.Module):
     def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
         return ReplayBuffer(spec, num_envs, self.config, self.generator)
 
-    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
         action: Tensor = self.actor(obs)
         if progress.step < self.config.learning_starts:
             action = torch.empty_like(action).uniform_(-1, 1, generator=self.generator)
         else:
             action = (action + self.noise.sample(action, self.generator)).clamp(-1, 1)
-        return action, torch.zeros(len(obs), device=obs.device)
+        return action, None
 
     def greedy(self, obs: Tensor) -> Tensor:
         action: Tensor = self.actor(obs)

@@ -80,10 +80,9 @@ class DQN(nn.Module):
         fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
         return EpsilonGreedy(q, linear(self.config.epsilon_start, self.config.epsilon_end, fraction))
 
-    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
         policy = self.policy(self.q(obs), progress)
-        action = policy.sample(policy.noise(len(obs), generator=self.generator))
-        return action, policy.log_prob(action)
+        return policy.sample(policy.noise(len(obs), generator=self.generator)), None
 
     def greedy(self, obs: Tensor) -> Tensor:
         action: Tensor = self.q(obs).argmax(-1)

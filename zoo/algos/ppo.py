@@ -48,7 +48,7 @@ class PPOConfig:
 
 
 class Sample(NamedTuple):
-    """What a minibatch is made of, (N, ...)."""
+    """What a rollout is to minibatches, (N, ...)."""
 
     obs: Tensor
     action: Tensor
@@ -107,10 +107,9 @@ class PPO(nn.Module):
 
         steps = []
         for index in self._minibatches(len(rollout.obs)):
-            sample = Sample(*(row[index] for row in rollout))
-            if self.config.target_kl is not None and self._kl(sample) > 1.5 * self.config.target_kl:
+            if self.config.target_kl is not None and self._kl(rollout, index) > 1.5 * self.config.target_kl:
                 break
-            steps.append(self.step(sample, *rates))
+            steps.append(self.step(rollout, index, *rates))
         return {key: torch.stack([step[key] for step in steps]).mean() for key in steps[0]}
 
     def _minibatches(self, size: int) -> list[Tensor]:
@@ -120,12 +119,13 @@ class PPO(nn.Module):
         return [index for epoch in epochs for index in epoch.split(self.config.batch_size)]
 
     @torch.no_grad()
-    def _kl(self, batch: Sample) -> Tensor:
+    def _kl(self, rollout: Sample, index: Tensor) -> Tensor:
         """Schulman 2020's estimator k3 of KL(π_old, π), a scalar."""
-        log_ratio = self.actor(batch.obs).log_prob(batch.action) - batch.log_prob
+        log_ratio = self.actor(rollout.obs[index]).log_prob(rollout.action[index]) - rollout.log_prob[index]
         return (log_ratio.exp() - 1 - log_ratio).mean()
 
-    def step(self, batch: Sample, learning_rate: Tensor, clip_eps: Tensor) -> dict[str, Tensor]:
+    def step(self, rollout: Sample, index: Tensor, learning_rate: Tensor, clip_eps: Tensor) -> dict[str, Tensor]:
+        batch = Sample(*(row[index] for row in rollout))
         advantage = batch.advantage
         if self.config.normalize_advantage and len(advantage) > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)

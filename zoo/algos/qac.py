@@ -62,10 +62,9 @@ class QAC(nn.Module):
     def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
 
-    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
-        policy = self.actor(obs)
-        action = policy.sample(self.actor.noise(len(obs), generator=self.generator))
-        return action, policy.log_prob(action)
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
+        noise = self.actor.noise(len(obs), generator=self.generator)
+        return self.actor(obs).sample(noise), None
 
     def greedy(self, obs: Tensor) -> Tensor:
         action: Tensor = self.actor(obs).mode()

@@ -66,13 +66,12 @@ class SAC(nn.Module):
     def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
         return ReplayBuffer(spec, num_envs, self.config, self.generator)
 
-    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
-        action, log_prob = self.actor(obs).sample(self.actor.noise(len(obs), generator=self.generator))
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
+        action, _ = self.actor(obs).sample(self.actor.noise(len(obs), generator=self.generator))
         if progress.step < self.config.learning_starts:
             action = torch.empty_like(action).uniform_(-1, 1, generator=self.generator)
-            log_prob = torch.full_like(log_prob, -math.log(2) * action.shape[-1])
         action = (action + self.noise.sample(action, self.generator)).clamp(-1, 1)
-        return action, log_prob
+        return action, None
 
     def greedy(self, obs: Tensor) -> Tensor:
         action: Tensor = self.actor(obs).mode()

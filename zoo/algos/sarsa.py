@@ -68,14 +68,14 @@ class SARSA(nn.Module):
         fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
         return linear(self.config.epsilon_start, self.config.epsilon_end, fraction)
 
-    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
         policy = EpsilonGreedy(self.q(obs), self.epsilon(progress))
         action = policy.sample(policy.noise(len(obs), generator=self.generator))
         if self.chosen is not None and self.chosen[0].shape == obs.shape:
             same = (self.chosen[0] == obs).reshape(len(obs), -1).all(-1)
             action = torch.where(same, self.chosen[1], action)
             self.chosen = None
-        return action, policy.log_prob(action)
+        return action, None
 
     def greedy(self, obs: Tensor) -> Tensor:
         action: Tensor = self.q(obs).argmax(-1)

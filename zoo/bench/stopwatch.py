@@ -39,19 +39,18 @@ class Watch:
 
 def zoo_side(task: TASK) -> dict[str, Any]:
     """This package."""
-    import torch
     from numpy.random import SeedSequence
 
     from zoo import runs
+    from zoo.machine import processor
 
-    torch.set_num_threads(task["threads"])
     prepared = runs.prepare(task["algorithm"], task["env"], _settings(task), source="benchmark")
     built = time.perf_counter()
     learner, _ = runs.assemble(prepared, task["env"], *SeedSequence(0).spawn(2))
     watch, total = Watch(task["warmup"]), task["warmup"] + task["steps"]
     built = time.perf_counter() - built
     first = time.perf_counter()
-    with profiled(learner, watch) if task["profile"] else nothing() as seconds:
+    with processor(task["threads"]), profiled(learner, watch) if task["profile"] else nothing() as seconds:
         for _ in learner.reports(total_steps=total, log_every=total, on_step=lambda: watch.at(learner.step)):
             pass
         rate = watch.rate(learner.step)
