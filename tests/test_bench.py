@@ -22,7 +22,7 @@ from tally import Tally
 from zoo import registry
 from zoo.bench import plan as planning
 from zoo.bench import tables
-from zoo.bench.plan import Job, Plan, Preset, job, plan, presets, references
+from zoo.bench.plan import Job, Plan, Preset, job, meaning, plan, presets, references
 from zoo.bench.queue import Local, describe
 from zoo.bench.store import Store
 from zoo.bench.summary import normalize, scores, summarise
@@ -328,3 +328,10 @@ def test_the_jobs_of_a_lost_node_are_tried_elsewhere(tiny: None, tally: Tally) -
     finally:
         ray.shutdown()
         nodes.shutdown()
+
+
+def test_results_belong_to_what_code_does_not_to_what_it_says() -> None:
+    source = 'def f(x):\n    """Twice x."""\n    return 2 * x  # a comment\n'
+    assert meaning(source) == meaning('"""A module."""\n\n\ndef f(x):\n\n    return (2 * x)\n')
+    assert meaning(source) != meaning(source.replace("2", "3"))
+    assert meaning(source) != meaning(source.replace("return", "yield"))

@@ -194,7 +194,7 @@ def run(
     recorder = Recorder(settings, agent, eval_env, validation_stream, started)
     with ExitStack() as stack:
         stack.callback(learner.source.close)
-        stack.enter_context(processor(settings.run.threads))
+        stack.enter_context(processor(settings.run.threads, settings.run.precision))
         keeper = None
         if out is not None:
             stack.enter_context(hold(out, resumed=resumed))

@@ -1,16 +1,20 @@
 """What a run is told, resolved once: an algorithm's Config and the run's own settings, and where each came from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from zoo import registry
 from zoo.config import Field, build, config, field_info
 from zoo.errors import UserError, nearest
 
+Vec = Literal["auto", "sync", "async", "native", "envpool"]
+Precision = Literal["float32", "bfloat16"]
 Engine = Literal["inline", "processes", "ray"]
 Compile = Literal["auto", "on", "off"]
-Vec = Literal["sync", "async", "native"]
+
+NATIVE = {"CartPole-v1"}  # ids whose own vector environment was shown to be the same task
+MANY = 16  # environments: with fewer, native code gains little, and loses the rows in which it only resets
 
 
 @config
@@ -22,12 +26,13 @@ class Run:
     seed: int | None = Field(None, ge=0, description="seed of everything; none draws one and records it")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, le=256, description="torch's threads; small networks are fastest with one")
+    precision: Precision = Field("float32", description="of matrix products; bfloat16 is faster on CPUs with AMX")
     compile: Compile = Field("auto", description="compile updates: auto does where a run makes thousands of them")
     engine: Engine = Field("inline", description="where actors run: in this process, in processes, or on Ray")
     actors: int = Field(1, ge=1, le=2**10, description="actor processes, each with num_envs environments")
     lag: int = Field(0, ge=0, description="inline engine: updates between refreshes of the policy that acts")
     ray_address: str | None = Field(None, description="an existing Ray cluster; none starts a local one")
-    vec: Vec = Field("sync", description="how environments are stepped: here, in processes of their own, or natively")
+    vec: Vec = Field("auto", description="who steps environments: this process, processes of their own, native code")
     normalize_obs: bool = Field(False, description="whiten observations by running statistics")
     normalize_reward: bool = Field(False, description="scale rewards by the running deviation of the return")
     scale_actions: bool = Field(True, description="map [-1, 1] onto the bounds of Box actions, rather than only clip")
@@ -103,13 +108,21 @@ def resolve(
         merged |= layer
         sources |= dict.fromkeys(layer, label)
     owner = f"{algorithm} on {env}" if env else algorithm
+    run: Run = build(Run, {name: value for name, value in merged.items() if name in known_run}, owner)
     return Settings(
         algorithm=algorithm,
         env=env,
-        run=build(Run, {name: value for name, value in merged.items() if name in known_run}, owner),
+        run=replace(run, vec=_choose_vec(env, run.num_envs, run.vec)),
         config=build(cls.Config, {name: value for name, value in merged.items() if name in known_config}, owner),
         sources=sources,
     )
+
+
+def _choose_vec(env_id: str, num_envs: int, vec: Vec) -> Vec:
+    """What auto stands for: native where that is known to be the same task and pays, sync everywhere else."""
+    if vec != "auto" or not env_id:
+        return vec
+    return "native" if env_id in NATIVE and num_envs >= MANY else "sync"
 
 
 def _check_names(algorithm: str, overrides: Mapping[str, Any], known: list[str]) -> None:

@@ -3,6 +3,7 @@
 import re
 import signal
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -159,6 +160,50 @@ class Sync(VectorEnv[Any, Any, Any]):
         self.obs[i] = obs
 
 
+MUJOCO = {"HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"}
+POOLED = {"CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", *MUJOCO}
+
+
+class Pool(VectorEnv[Any, Any, Any]):
+    """envpool's environments as gymnasium's: with gymnasium's spaces, seeded by `reset`. (arXiv:2206.10558)
+
+    They reset themselves in the step after an episode's end. One that ends of itself in the very step at which its
+    time is up counts as truncated.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, env_id: str, num_envs: int, **kwargs: Any) -> None:
+        try:
+            import envpool
+        except ImportError:
+            raise UserError("--vec envpool needs a package: pip install -e '.[envpool]'") from None
+        if env_id not in POOLED:  # its Pendulum, for one, moves by the speed before that is clipped
+            known = ", ".join(sorted(POOLED))
+            raise UserError(f"envpool's {env_id} is not known to be gymnasium's task; known: {known}; use --vec sync")
+        single = make_env(env_id, **kwargs)
+        self.single_observation_space, self.single_action_space = single.observation_space, single.action_space
+        self.observation_space = batch_space(single.observation_space, num_envs)
+        self.action_space = batch_space(single.action_space, num_envs)
+        self.num_envs = num_envs
+        single.close()
+        self.make = partial(envpool.make, env_id, env_type="gymnasium", num_envs=num_envs, num_threads=1, **kwargs)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        """Reset all; `seed` is that of the first environment, the others' follow."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the types of its own spaces
+            self.pool = self.make(seed=seed)
+            obs, _ = self.pool.reset()
+            self.dtype = self.pool.action_space.dtype
+        return obs, {}
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Observations, rewards, terminated and truncated, (B, ...) each."""
+        obs, rewards, terminated, truncated, _ = self.pool.step(actions.astype(self.dtype))
+        return obs, rewards, terminated, truncated, {}
+
+
 class Borrowed(gym.Wrapper[Any, Any, Any, Any]):
     """A caller's own environment, which stays open when we are done with it."""
 
@@ -169,7 +214,8 @@ class Borrowed(gym.Wrapper[Any, Any, Any, Any]):
 def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> VectorEnv[Any, Any, Any]:
     """`num_envs` copies of an environment id, of a factory's product, or (num_envs = 1) of an environment itself.
 
-    `vec`: sync steps them in this process, async each in its own, native uses the id's own vector environment.
+    `vec`: sync steps them in this process, async each in its own, native uses the id's own vector environment, envpool
+    that package's. A UserError where there is none.
     """
     if isinstance(env, gym.Env):
         if num_envs != 1:
@@ -180,6 +226,10 @@ def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> 
         if not isinstance(env, str) or gym.spec(resolve_id(env)).vector_entry_point is None:
             raise UserError(f"{env} has no vector environment of its own; use --vec sync or --vec async")
         return gym.make_vec(resolve_id(env), num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    if vec == "envpool":
+        if not isinstance(env, str):
+            raise UserError(f"envpool makes environments of ids, not of {env}; use --vec sync or --vec async")
+        return Pool(resolve_id(env), num_envs, **kwargs)
     factories = [partial(_guarded, factory, index) for index in range(num_envs)]
     if vec == "async":
         factories = [partial(_in_worker, each) for each in factories]

@@ -1,5 +1,6 @@
 """What a sweep consists of: presets, and the jobs that they make."""
 
+import ast
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -95,15 +96,27 @@ class Job:
 
 @cache
 def code(side: str) -> str:
-    """A digest of what decides a run besides its settings: the package's training code, and versions."""
+    """A digest of what decides a run besides its settings: the package's training code, and versions.
+
+    Comments, docstrings and layout do not count.
+    """
     package = Path(zoo.__file__).parent
     files = sorted([*package.glob("*.py"), *(package / "algos").glob("*.py"), package / "crosscheck" / "theirs.py"])
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
+        digest.update(meaning(file.read_text(encoding="utf-8")).encode())
     packages = ["torch", "gymnasium", "numpy"] + (["stable-baselines3"] if side == "sb3" else [])
     digest.update(json.dumps([version(name) for name in packages]).encode())
     return digest.hexdigest()[:16]
+
+
+def meaning(source: str) -> str:
+    """The syntax tree of a module, without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 @dataclass(frozen=True)

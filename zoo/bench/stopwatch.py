@@ -50,7 +50,10 @@ def zoo_side(task: TASK) -> dict[str, Any]:
     watch, total = Watch(task["warmup"]), task["warmup"] + task["steps"]
     built = time.perf_counter() - built
     first = time.perf_counter()
-    with processor(task["threads"]), profiled(learner, watch) if task["profile"] else nothing() as seconds:
+    with (
+        processor(task["threads"], prepared.run.precision),
+        profiled(learner, watch) if task["profile"] else nothing() as seconds,
+    ):
         for _ in learner.reports(total_steps=total, log_every=total, on_step=lambda: watch.at(learner.step)):
             pass
         rate = watch.rate(learner.step)
