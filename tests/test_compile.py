@@ -11,6 +11,7 @@ from numpy.random import SeedSequence
 from tabular import live
 from torch import Tensor
 
+import zoo
 from zoo import registry
 from zoo.compile import WORTH_IT, compile_step
 from zoo.errors import UserError
@@ -84,3 +85,11 @@ def test_no_compiler_is_said_once_or_refused(monkeypatch: pytest.MonkeyPatch) ->
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not compile_step(algo, buffer, "off", 50_000_000)
+
+
+def test_many_settings_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each makes torch compile the same function anew, and torch gives up after some."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    monkeypatch.setattr(torch._dynamo.config, "accumulated_recompile_limit", 1)
+    for baseline in (False, True):
+        zoo.train("qac", "CartPole-v1", total_steps=10, baseline=baseline, compile="on", eval_every=0, eval_episodes=0)

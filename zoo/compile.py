@@ -15,6 +15,7 @@ from zoo.errors import UserError
 
 WORTH_IT = 5000  # steps: compiling takes 5 to 30 s and saves 0.5 to 5 ms a step
 COMPILERS = ("g++", "clang++", "c++")
+VERSIONS = 1000
 OPTIONS: dict[str, Any] = {
     "cpp_wrapper": True,  # kernels are called from C++ as well: 50 µs a step
     "cpp.use_decompose_tanh": True,  # 2 / (1 + exp(-2x)) - 1 takes a third of the time
@@ -36,6 +37,9 @@ def compile_step(algo: Any, buffer: Buffer, mode: str, total_steps: int) -> bool
             raise UserError(f"compile = on, but there is {missing}; install one, or use --compile auto")
         warnings.warn(f"updates run uncompiled, and slower: {missing}", stacklevel=2)
         return False
-    torch._dynamo.config.trace_autograd_ops = True  # torch.autograd.grad inside the graph
+    dynamo = torch._dynamo.config
+    dynamo.trace_autograd_ops = True  # torch.autograd.grad inside the graph
+    # Runs of different settings in one process are versions of one function, of which torch by default allows 8.
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = VERSIONS
     algo.step = torch.compile(algo.step, fullgraph=True, options=OPTIONS)
     return True
