@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from multiprocessing.connection import wait
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -212,3 +213,13 @@ def test_the_same_actors_run_on_ray() -> None:
         settings = SMALL | {"engine": "ray", "actors": 2}
         agent = zoo.train(name, "CartPole-v1", **settings)  # type: ignore[arg-type]
         assert all(torch.isfinite(value).all() for value in agent.state_dict().values())
+
+
+def test_a_script_without_a_main_guard_is_told(tmp_path: Path) -> None:
+    """Its actors import it, and train, and start actors."""
+    script = tmp_path / "script.py"
+    script.write_text('import zoo\nzoo.train("impala", "CartPole-v1", engine="processes", total_steps=100)\n')
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode
+    assert "train under `if __name__ == '__main__':`" in done.stderr
+    assert "ActorError: actor 0 died" in done.stderr

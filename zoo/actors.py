@@ -364,8 +364,14 @@ class Processes:
         )
         self.pipes[actor], theirs = self.context.Pipe()
         arguments = (job, self.weights, self.memory[actor], theirs)
-        self.processes[actor] = self.context.Process(target=run_actor, args=arguments, daemon=True)
-        self.processes[actor].start()
+        process = self.context.Process(target=run_actor, args=arguments, daemon=True)
+        try:
+            process.start()
+        except RuntimeError:  # of a process that is still importing its main script
+            raise UserError(
+                "actors import the script that starts them: train under `if __name__ == '__main__':`"
+            ) from None
+        self.processes[actor] = process
         theirs.close()
 
     def publish(self, weights: Tensor, version: int, step: int) -> None:

@@ -17,6 +17,7 @@ from zoo.algos.base import Algorithm, Buffer, Progress
 from zoo.buffers import map_fields
 from zoo.envs import Envs, Episode
 from zoo.errors import DivergedError, UserError
+from zoo.machine import processor
 from zoo.spec import Array
 from zoo.vector import EnvLike, vectorize
 
@@ -123,10 +124,12 @@ def evaluate(
     seed: int | SeedSequence = 0,
     deterministic: bool = True,
     num_envs: int = 10,
+    threads: int = 1,
 ) -> Evaluation:
     """Run `episodes` episodes, each with a seed of its own that `seed` decides; training never uses these seeds.
 
-    Observation statistics stay frozen and rewards are the environment's own.
+    Observation statistics stay frozen and rewards are the environment's own. `threads` are torch's: small networks are
+    fastest with one, and where other processes share the cores several are many times slower.
     """
     if episodes < 1:
         raise UserError(f"episodes = {episodes}; expected at least 1")
@@ -137,12 +140,12 @@ def evaluate(
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
     left = episodes
     envs.reset()
-    while left:
-        obs = envs.obs if agent.obs_normalizer is None else agent.obs_normalizer(envs.obs)
-        action = agent.act(obs, deterministic)
-        for episode in envs.step(action, action).episodes:
-            if episode.number < episodes:
-                returns[episode.number], lengths[episode.number] = episode.episode_return, episode.length
-                left -= 1
+    with processor(threads):
+        while left:
+            obs = envs.obs if agent.obs_normalizer is None else agent.obs_normalizer(envs.obs)
+            for episode in envs.step(agent.act(obs, deterministic)).episodes:
+                if episode.number < episodes:
+                    returns[episode.number], lengths[episode.number] = episode.episode_return, episode.length
+                    left -= 1
     envs.close()
     return Evaluation(returns, lengths)

@@ -125,8 +125,11 @@ class Recorder:
             warnings.warn(f"no TensorBoard events from step {row['step']:,} on: {error}", stacklevel=2)
 
     def _validate(self) -> float:
-        episodes = self.settings.run.validation_episodes
-        mean = evaluate(self.agent, self.eval_env, episodes=episodes, seed=self.validation).mean
+        run = self.settings.run
+        checked = evaluate(
+            self.agent, self.eval_env, episodes=run.validation_episodes, seed=self.validation, threads=run.threads
+        )
+        mean = checked.mean
         if self.best is None or mean > self.best:
             self.best = mean
             self._save("best")
@@ -140,8 +143,9 @@ class Recorder:
     def finish(self) -> Result:
         """Evaluate and save the final agent."""
         seconds = time.monotonic() - self.started
-        episodes = self.settings.run.eval_episodes
-        evaluation = evaluate(self.agent, self.eval_env, episodes=episodes) if episodes else None
+        run, evaluation = self.settings.run, None
+        if run.eval_episodes:
+            evaluation = evaluate(self.agent, self.eval_env, episodes=run.eval_episodes, threads=run.threads)
         self._save("final")
         if self.best is None:
             self._save("best")
