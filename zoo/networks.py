@@ -76,6 +76,8 @@ class Encoder(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         if self.choices:
             return F.one_hot(obs, self.choices).float()
+        if self.event_dims == 1:
+            return obs
         if self.cnn is None:
             return obs.reshape(*obs.shape[: obs.ndim - self.event_dims], self.num_features)
         lead = obs.shape[:-3]

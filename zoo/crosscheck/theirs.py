@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, cast
 
 import gymnasium as gym
@@ -54,10 +55,11 @@ def model(settings: Settings, classes: Mapping[str, Any] = CLASSES) -> Any:
     if run.normalize_obs or run.normalize_reward:
         gamma = settings.config.gamma
         env = VecNormalize(env, norm_obs=run.normalize_obs, norm_reward=run.normalize_reward, gamma=gamma)
-    given = _arguments(settings, spec)
-    if classes is not CLASSES:  # SBX's networks are not torch's
+    given, cls = _arguments(settings, spec), classes[settings.algorithm]
+    if classes is not CLASSES:  # SBX's networks are not torch's, and its DQN does not clip gradients
         given["policy_kwargs"] = {"net_arch": given["policy_kwargs"]["net_arch"]}
-    return classes[settings.algorithm]("MlpPolicy", env, seed=run.seed, device="cpu", **given)
+        given = {name: value for name, value in given.items() if name in signature(cls).parameters}
+    return cls("MlpPolicy", env, seed=run.seed, device="cpu", **given)
 
 
 class _Agent:
