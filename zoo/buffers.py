@@ -12,6 +12,8 @@ from torch import Generator, Tensor
 from zoo.errors import UserError
 from zoo.spec import Array, Spec
 
+TOGETHER = 16  # samples of a replay that are gathered at once
+
 
 class Transition(NamedTuple):
     """One step of every environment, (B, ...); a rollout is (T, B, ...), a replay sample (N, ...).
@@ -317,8 +319,10 @@ class ReplayBuffer:
             return
         while self._unlearned >= self.config.train_every:
             self._unlearned -= self.config.train_every
-            for _ in range(self.config.num_updates):
-                yield self.sample()
+            # Each update changes the priorities that the next sample is drawn by.
+            together = TOGETHER if self._priorities is None else 1
+            for done in range(0, self.config.num_updates, together):
+                yield from self.samples(min(together, self.config.num_updates - done))
 
     def num_batches(self, total_steps: int) -> int:
         """How many samples are due in so many steps."""
@@ -326,7 +330,11 @@ class ReplayBuffer:
 
     def sample(self) -> Segment:
         """One sample, (n, N, ...)."""
-        slots, weight = self._draw()
+        return self.samples(1)[0]
+
+    def samples(self, count: int) -> list[Segment]:
+        """That many samples, gathered together, which takes little longer than one."""
+        slots, weight = self._draw(count * self.config.batch_size)
         rows = [slots]
         for _ in range(self.config.n_step - 1):
             following = self._after(rows[-1])
@@ -345,26 +353,27 @@ class ReplayBuffer:
             terminated,
             truncated | newest,
             self._rows.log_prob[index],
-            weight,
-            slots,
         )
-        return Segment(*map(torch.from_numpy, fields))
+        size = self.config.batch_size
+        columns = [torch.from_numpy(field).split(size, 1) for field in fields]
+        ends = [torch.from_numpy(field).split(size) for field in (weight, slots)]
+        return [Segment(*each) for each in zip(*columns, *ends, strict=True)]
 
     def reprioritize(self, slots: Tensor, error: Tensor) -> None:
         """Set the priorities of sampled slots, (N,), to their absolute TD errors, (N,)."""
         if self._priorities is not None:
             self._priorities.set(slots.cpu().numpy(), error.abs().cpu().numpy())
 
-    def _draw(self) -> tuple[Array, Array]:
-        """Slots to start from, and their weights; (N,) each."""
+    def _draw(self, count: int) -> tuple[Array, Array]:
+        """Slots to start from, and their weights; (count,) each."""
         if self._priorities is not None:
-            slots, share = self._priorities.draw(self.rng, self.config.batch_size)
+            slots, share = self._priorities.draw(self.rng, count)
             weight = share**-self.importance_exponent  # Schaul's factor N cancels in the next line
             return slots, (weight / weight.max()).astype(np.float32)
-        slots = self.rng.integers(self._used, size=self.config.batch_size)
+        slots = self.rng.integers(self._used, size=count)
         while not (good := self._startable[slots]).all():
             slots[~good] = self.rng.integers(self._used, size=int((~good).sum()))
-        return slots, np.ones(self.config.batch_size, np.float32)
+        return slots, np.ones(count, np.float32)
 
     def _after(self, slots: Array) -> Array:
         """The slots one time step later in the same columns."""

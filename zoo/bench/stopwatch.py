@@ -92,8 +92,8 @@ def profiled(learner: Any, watch: Watch) -> Iterator[dict[str, float]]:
     timed(learner.source.envs, "step", "env")
     timed(learner.algo, "update", "update")
     timed(learner.buffer, "add", "store")
-    if hasattr(learner.buffer, "sample"):
-        timed(learner.buffer, "sample", "store")
+    if hasattr(learner.buffer, "samples"):
+        timed(learner.buffer, "samples", "store")
     yield seconds
 
 
