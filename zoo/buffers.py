@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import psutil
 import torch
+from gymnasium import spaces
 from torch import Generator, Tensor
 
 from zoo.errors import UserError
@@ -91,6 +92,14 @@ def allocate(spec: Spec, *shape: int) -> Transition:
     )
 
 
+def exist(rows: Transition, spec: Spec) -> bool:
+    """Whether the discrete actions and observations of `rows` are among those of `spec`."""
+    choices = [] if isinstance(spec.action_space, spaces.Box) else [(rows.action, np.array(spec.action_sizes))]
+    if isinstance(spec.observation_space, spaces.Discrete):
+        choices += [(obs, spec.observation_space.n) for obs in (rows.obs, rows.next_obs)]
+    return all(((values >= 0) & (values < count)).all() for values, count in choices)
+
+
 class _Columns:
     """`num_steps` consecutive transitions of each environment.
 
@@ -101,7 +110,7 @@ class _Columns:
     saved: tuple[str, ...] = ("_rows", "_filled")
 
     def __init__(self, spec: Spec, num_envs: int, num_steps: int) -> None:
-        self.num_steps = num_steps
+        self.spec, self.num_steps = spec, num_steps
         self._rows = allocate(spec, num_steps, num_envs)
         self._tensors = map_fields(torch.from_numpy, self._rows)
         self._filled = np.zeros(num_envs, np.int64)
@@ -121,7 +130,8 @@ class _Columns:
 
     def check_state(self) -> bool:
         """Whether a restored state makes sense."""
-        return bool(((self._filled >= 0) & (self._filled < self.num_steps)).all())
+        inside = bool(((self._filled >= 0) & (self._filled < self.num_steps)).all())
+        return inside and exist(self._rows, self.spec)
 
     def cut(self, columns: Array) -> None:
         """What comes next for these environments does not follow on what came before, which is dropped."""
@@ -259,7 +269,7 @@ class ReplayBuffer:
         priority_exponent: float = 0.0,
         importance_exponent: float = 0.0,
     ) -> None:
-        self.num_envs, self.config = num_envs, config
+        self.spec, self.num_envs, self.config = spec, num_envs, config
         self.num_steps = max(config.train_every // num_envs, 1)
         self.importance_exponent = importance_exponent
         self.rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
@@ -297,7 +307,8 @@ class ReplayBuffer:
             (self._next >= 0) & (self._next < self.num_slots) & (self._next % self.num_envs == np.arange(self.num_envs))
         )
         counts = 0 <= self._unlearned <= self._stored and self._used <= self.num_slots
-        return bool(inside.all()) and counts and self._startable[: self._used].any() == (self._stored > 0)
+        startable = self._startable[: self._used].any() == (self._stored > 0)
+        return bool(inside.all()) and counts and startable and exist(self.contents, self.spec)
 
     @property
     def contents(self) -> Transition:
