@@ -301,7 +301,7 @@ def test_fast_environments_are_the_same_task(env_id: str, vec: str) -> None:
         pytest.importorskip("mujoco")
     envs = Envs(vectorize(env_id, 16, vec), SeedSequence(0))
     bare = make_env(env_id)
-    limit = bare.spec.max_episode_steps  # type: ignore[union-attr]
+    limit = bare.spec.max_episode_steps
     rng, ended = np.random.default_rng(0), []
     starts = [envs.reset()]
     for _ in range(1100):

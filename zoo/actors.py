@@ -23,6 +23,7 @@ from zoo.algos.base import Algorithm, Progress
 from zoo.buffers import Transition, allocate
 from zoo.envs import NONE, Envs, Episode, Step
 from zoo.errors import ActorError, UserError
+from zoo.machine import set_processor
 from zoo.spec import Array, Spec
 from zoo.taxonomy import Data
 from zoo.vector import EnvLike, vectorize
@@ -139,8 +140,7 @@ class Worker:
     """An actor: environments and a copy of the algorithm; collects one segment after another."""
 
     def __init__(self, job: Job) -> None:
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
+        set_processor(1)
         env_seeds, algo_seeds = job.seeds.spawn(2)
         vector = vectorize(job.env, job.num_envs, job.vec)
         self.envs = Envs(vector, env_seeds, scale_actions=job.scale_actions)

@@ -8,23 +8,28 @@ import torch
 
 @contextmanager
 def processor(threads: int, precision: str = "float32") -> Iterator[None]:
-    """Inside, torch has so many threads, and numbers too small for full precision are taken for 0.
-
-    Adam's moments of a parameter without gradients decay to such subnormal numbers, and the processor takes a hundred
-    times as long for each operation on them. With precision bfloat16, factors of matrix products are rounded to its 8
-    bits and summed in float32, where the processor can do that faster.
-    """
+    """Inside, torch computes as `set_processor` says; afterwards as before."""
     before, flushes = torch.get_num_threads(), flushes_subnormals()
     products = torch.get_float32_matmul_precision()
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    torch.set_float32_matmul_precision("medium" if precision == "bfloat16" else "highest")
+    set_processor(threads, precision)
     try:
         yield
     finally:
         torch.set_num_threads(before)
         torch.set_flush_denormal(flushes)
         torch.set_float32_matmul_precision(products)
+
+
+def set_processor(threads: int, precision: str = "float32") -> None:
+    """Give torch so many threads, and take numbers too small for full precision for 0.
+
+    Adam's moments of a parameter without gradients decay to such subnormal numbers, and the processor takes a hundred
+    times as long for each operation on them. With precision bfloat16, factors of matrix products are rounded to its 8
+    bits and summed in float32, where the processor can do that faster.
+    """
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    torch.set_float32_matmul_precision("medium" if precision == "bfloat16" else "highest")
 
 
 def flushes_subnormals() -> bool:

@@ -48,11 +48,8 @@ def key(lag: int, correct: bool, seed: int) -> str:
 
 def train(lag: int, correct: bool, seed: int) -> float:
     """Mean return of 100 evaluation episodes after one run."""
-    import torch
-
     import zoo
 
-    torch.set_num_threads(1)  # of the evaluation; two processes share the cores
     settings = {"total_steps": STEPS, "lag": lag, "correct": correct, "eval_every": 0, "eval_episodes": 0}
     agent = zoo.train("impala", ENV, seed=seed, **settings)
     return zoo.evaluate(agent, ENV, episodes=100).mean
