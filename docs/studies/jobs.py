@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-JOBS = [("ppo", "Pendulum-v1"), ("sac", "Pendulum-v1"), ("ppo", "CartPole-v1")]
+JOBS = [("ppo", "Pendulum-v1"), ("sac", "Pendulum-v1")]
 SEEDS = range(3)
 THEIRS = """
 import json, sys
