@@ -18,7 +18,7 @@ ENVS, WIDTHS = [2**power for power in range(11)], [64, 128, 256, 512, 1024]
 def with_envs(count: int, vec: str) -> Workload:
     settings = {"num_envs": count, "num_steps": ROLLOUT // count, "batch_size": 1024, "num_epochs": 4, "vec": vec}
     steps = 3 * ROLLOUT if count < 8 else 12 * ROLLOUT
-    return Workload(algorithm="ppo", env="CartPole-v1", warmup=ROLLOUT, steps=steps, settings=settings)
+    return Workload(algorithm="ppo", env="CartPole-v1", warmup=4 * ROLLOUT, steps=steps, settings=settings)
 
 
 def with_width(width: int, precision: str) -> Workload:
