@@ -222,6 +222,18 @@ def test_all_formats_hold_the_same_numbers(summary: dict[str, Any]) -> None:
     assert tables.terminal(summary).row_count == len(summary["rows"])
 
 
+def test_a_twin_says_what_it_has_to_do_without(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results.sqlite")
+    sweep = plan("quick", algorithms=["dqn"], envs=["CartPole-v1"], seeds=3, against="sb3")
+    for each in sweep.jobs:
+        ignored = ["double"] if each.side == "sb3" else []
+        store.add(each, "done", {**fake(100.0), "ignored": ignored})
+    found = summarise(sweep, store, title="test", command="zoo bench")
+    shown = [tables.score(row["cells"]["CartPole-v1"]) for row in found["rows"]]
+    assert shown[1:] == ["100.0 [100.0, 100.0]", "100.0 [100.0, 100.0] without double"]
+    assert [row["without"] for row in csv.DictReader(io.StringIO(tables.comma_separated(found)))] == ["", "", "double"]
+
+
 def test_one_run_is_judged_by_its_episodes() -> None:
     assert scores([]) is None
     assert scores([fake(5.0, returns=[1.0, 2.0, 3.0, 4.0])]) == estimate(np.array([1.0, 2, 3, 4]))

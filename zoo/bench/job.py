@@ -8,8 +8,8 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import SeedSequence
@@ -34,14 +34,12 @@ def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
             curve.append((row["step"], row["eval_return"]))
         on_row(row)
 
-    returns, seconds, parameters = {"zoo": _zoo, "sb3": _sb3, "random": _random}[job.side](job, see)
+    outcome = {"zoo": _zoo, "sb3": _sb3, "random": _random}[job.side](job, see)
     return {
-        "returns": returns,
-        "end": float(np.mean(returns)),
+        **outcome._asdict(),
+        "end": float(np.mean(outcome.returns)),
         "curve": curve,
-        "seconds": seconds,
-        "steps_per_second": job.total_steps / seconds if seconds else None,
-        "parameters": parameters,
+        "steps_per_second": job.total_steps / outcome.seconds if outcome.seconds else None,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "command": job.command,
         "settings": job.settings,
@@ -49,7 +47,13 @@ def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
     }
 
 
-Outcome = tuple[list[float], float, int]
+class Outcome(NamedTuple):
+    """What a side tells of a run."""
+
+    returns: list[float]
+    seconds: float
+    parameters: int
+    ignored: Sequence[str] = ()  # settings that the side does not have
 
 
 def _settings(job: Job) -> Settings:
@@ -63,14 +67,14 @@ def _zoo(job: Job, on_row: Callable[[Row], None]) -> Outcome:
     result = runs.run(_settings(job), job.env, on_row=on_row)
     assert result.evaluation is not None
     parameters = sum(p.numel() for p in result.agent.parameters() if p.requires_grad)
-    return result.evaluation.returns.tolist(), result.seconds, parameters
+    return Outcome(result.evaluation.returns.tolist(), result.seconds, parameters)
 
 
 def _sb3(job: Job, on_row: Callable[[Row], None]) -> Outcome:
     from zoo.crosscheck import theirs
 
     trained = theirs.train(_settings(job), on_row)
-    return trained.evaluation.returns.tolist(), trained.seconds, trained.parameters
+    return Outcome(trained.evaluation.returns.tolist(), trained.seconds, trained.parameters, trained.ignored)
 
 
 def _random(job: Job, on_row: Callable[[Row], None]) -> Outcome:
@@ -86,7 +90,7 @@ def _random(job: Job, on_row: Callable[[Row], None]) -> Outcome:
             if episode.number < FINAL_EPISODES:
                 returns[episode.number] = float(episode.episode_return)
     envs.close()
-    return [returns[number] for number in sorted(returns)], 0.0, 0
+    return Outcome([returns[number] for number in sorted(returns)], 0.0, 0)
 
 
 def _end_with_the_sweep() -> None:

@@ -101,9 +101,11 @@ def code(side: str) -> str:
     Comments, docstrings and layout do not count.
     """
     package = Path(zoo.__file__).parent
-    files = sorted([*package.glob("*.py"), *(package / "algos").glob("*.py"), package / "crosscheck" / "theirs.py"])
+    files = [*package.glob("*.py"), *(package / "algos").glob("*.py")]
+    if side == "sb3":
+        files += [package / "crosscheck" / name for name in ("sb3.py", "theirs.py")]
     digest = hashlib.sha256()
-    for file in files:
+    for file in sorted(files):
         digest.update(meaning(file.read_text(encoding="utf-8")).encode())
     packages = ["torch", "gymnasium", "numpy"] + (["stable-baselines3"] if side == "sb3" else [])
     digest.update(json.dumps([version(name) for name in packages]).encode())

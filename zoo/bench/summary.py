@@ -82,6 +82,7 @@ def _cell(env: str, results: list[Data | None], reason: str | None) -> Data:
         **_numbers("normalized", normalized),
         "seeds": len(done),
         "failed_seeds": len(failed),
+        "without": sorted({name for result in done for name in result.get("ignored", ())}),
         **{key: _median(done, key) for key in ("steps_per_second", "seconds", "parameters", "memory")},
     }
 

@@ -26,7 +26,8 @@ def score(cell: Data) -> str:
     if cell["iqm"] is None:
         return {"missing": "not run", "failed": f"failed: {cell['reason']}"}.get(cell["status"], str(cell["reason"]))
     text = f"{cell['iqm']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]"
-    return text + (f" ({cell['failed_seeds']} failed)" if cell["failed_seeds"] else "")
+    text += f" ({cell['failed_seeds']} failed)" if cell["failed_seeds"] else ""
+    return text + (f" without {', '.join(cell['without'])}" if cell["without"] else "")
 
 
 def terminal(summary: Data) -> Table:
@@ -73,12 +74,12 @@ def comma_separated(summary: Data) -> str:
     """A line for each entry and environment, with all numbers."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["cell", "side", "entry", "env", "status", "reason", *NUMBERS])
+    writer.writerow(["cell", "side", "entry", "env", "status", "reason", *NUMBERS, "without"])
     for row in summary["rows"]:
         for env in summary["envs"]:
             cell = row["cells"][env]
             values = ["" if cell[key] is None else cell[key] for key in ("status", "reason", *NUMBERS)]
-            writer.writerow([row["cell"] or "", row["side"], row["name"], env, *values])
+            writer.writerow([row["cell"] or "", row["side"], row["name"], env, *values, " ".join(cell["without"])])
     return out.getvalue()
 
 

@@ -117,6 +117,7 @@ class Twins:
 # Settings under another name there; every other one that both sides know is passed on as it is.
 RENAMED = {
     "num_steps": "n_steps",
+    "n_step": "n_steps",
     "num_epochs": "n_epochs",
     "lam": "gae_lambda",
     "clip_eps": "clip_range",
@@ -130,10 +131,11 @@ SHARED = {
     "ppo": "num_steps batch_size num_epochs gamma lam learning_rate clip_eps clip_value target_kl ent_coef vf_coef "
     "max_grad_norm normalize_advantage",
     "a2c": "num_steps gamma lam learning_rate optimizer_eps ent_coef vf_coef max_grad_norm normalize_advantage",
-    "dqn": "capacity learning_starts batch_size gamma tau target_every learning_rate max_grad_norm",
-    "ddpg": "capacity learning_starts batch_size gamma tau learning_rate",
-    "td3": "capacity learning_starts batch_size gamma tau learning_rate policy_delay target_noise target_noise_clip",
-    "sac": "capacity learning_starts batch_size gamma tau learning_rate",
+    "dqn": "capacity learning_starts batch_size n_step gamma tau target_every learning_rate max_grad_norm",
+    "ddpg": "capacity learning_starts batch_size n_step gamma tau learning_rate",
+    "td3": "capacity learning_starts batch_size n_step gamma tau learning_rate policy_delay target_noise "
+    "target_noise_clip",
+    "sac": "capacity learning_starts batch_size n_step gamma tau learning_rate",
 }
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 

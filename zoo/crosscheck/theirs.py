@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from inspect import signature
 from typing import Any, cast
 
@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.random import SeedSequence
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from zoo.agent import Agent
 from zoo.config import linear
-from zoo.crosscheck.sb3 import CLASSES, arguments
+from zoo.crosscheck.sb3 import CLASSES, SHARED, arguments
 from zoo.loop import Evaluation, evaluate
 from zoo.settings import Settings
 from zoo.spec import Array, Spec
@@ -29,6 +29,15 @@ class Trained:
     evaluation: Evaluation
     seconds: float  # of training, checks on the way included
     parameters: int
+    ignored: list[str]  # settings that they do not have
+
+
+# What `_arguments` turns into something of theirs, besides the settings that both sides share.
+FOLLOWED = (
+    "hidden activation optimizer learning_rate_end clip_eps_end log_std_init train_every num_updates noise noise_std "
+    "exploration_fraction epsilon_start epsilon_end alpha learn_alpha target_entropy"
+)
+NOISES = {"gaussian": NormalActionNoise, "ou": OrnsteinUhlenbeckActionNoise}
 
 
 def train(settings: Settings, on_row: Callable[[dict[str, float]], None] = lambda row: None) -> Trained:
@@ -43,7 +52,15 @@ def train(settings: Settings, on_row: Callable[[dict[str, float]], None] = lambd
     callback.check()
     seconds = time.monotonic() - started
     evaluation = evaluate(agent, settings.env, episodes=run.eval_episodes)
-    return Trained(evaluation, seconds, sum(p.numel() for p in trained.policy.parameters() if p.requires_grad))
+    parameters = sum(p.numel() for p in trained.policy.parameters() if p.requires_grad)
+    return Trained(evaluation, seconds, parameters, ignored(settings))
+
+
+def ignored(settings: Settings) -> list[str]:
+    """The settings that differ from our defaults and that theirs does not have, so that they train without them."""
+    known = {*SHARED[settings.algorithm].split(), *FOLLOWED.split()}
+    ours, default = asdict(settings.config), asdict(type(settings.config)())
+    return [name for name in ours if name not in known and ours[name] != default[name]]
 
 
 def model(settings: Settings, classes: Mapping[str, Any] = CLASSES) -> Any:
@@ -142,9 +159,9 @@ def _arguments(settings: Settings, spec: Spec) -> dict[str, Any]:
         found["target_update_interval"] = config.target_every * config.train_every // config.num_updates
         found["exploration_fraction"] = config.exploration_fraction
         found["exploration_initial_eps"], found["exploration_final_eps"] = config.epsilon_start, config.epsilon_end
-    if getattr(config, "noise_std", 0):
+    if getattr(config, "noise", "none") != "none":
         mean = np.zeros(spec.action_sizes[0])
-        found["action_noise"] = NormalActionNoise(mean, mean + config.noise_std)
+        found["action_noise"] = NOISES[config.noise](mean, mean + config.noise_std)
     if hasattr(config, "log_std_init"):
         found["policy_kwargs"]["log_std_init"] = config.log_std_init
     return found
