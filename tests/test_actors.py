@@ -172,7 +172,11 @@ def test_an_error_in_an_actor_reaches_the_learner_as_text() -> None:
 
 
 SCRIPT = """
+import signal
+
 import zoo
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
 if __name__ == "__main__":
     print("start", flush=True)
     zoo.train("impala", "CartPole-v1", seed=0, engine="processes", actors=2, num_envs=2, total_steps=10**8)

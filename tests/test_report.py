@@ -25,7 +25,7 @@ COSTS = ("steps_per_second", "seconds", "parameters", "memory")
 def cell(status: str, reason: str | None = None, failed_seeds: int = 0, **numbers: float) -> dict[str, Any]:
     """A result on an environment; what is not given is null."""
     rest = {"status": status, "reason": reason, "seeds": 4 if numbers else 0, "failed_seeds": failed_seeds}
-    return {**dict.fromkeys(SCORES + COSTS), **rest, **numbers}
+    return {**dict.fromkeys(SCORES + COSTS), **rest, "without": [], **numbers}
 
 
 def done(iqm: float, failed_seeds: int = 0, **numbers: float) -> dict[str, Any]:
@@ -78,7 +78,13 @@ def summary() -> dict[str, Any]:
         "rows": [
             row("random", "random", None, done(0.0), cell("missing")),
             row("zoo", "ppo", "policy/on/v", done(15.0, **speed), done(90.0, failed_seeds=1)),
-            row("sb3", "ppo", "policy/on/v", done(55.0), cell("failed", HOSTILE, failed_seeds=3)),
+            row(
+                "sb3",
+                "ppo",
+                "policy/on/v",
+                done(55.0) | {"without": ["double"]},
+                cell("failed", HOSTILE, failed_seeds=3),
+            ),
             row("zoo", "dqn", "value/off/q", done(2.5), cell("unsupported", "needs Discrete actions")),
         ],
         "runs": [
@@ -224,6 +230,7 @@ def test_table_is_accessible(page: Page) -> None:
 def test_cells_say_what_became_of_them(page: Page) -> None:
     assert page.cell("zoo/ppo", 5).strip() == "15 [10, 20]"
     assert page.cell("zoo/ppo", 6).split("\n") == ["90 [85, 95]", "1 seed failed"]
+    assert page.cell("sb3/ppo", 5).split("\n") == ["55 [50, 60]", "without double"]
     assert page.cell("random", 6) == "–"
     assert page.cell("zoo/dqn", 6) == "needs Discrete actions"
     assert page.cell("sb3/ppo", 6).startswith("3 seeds failed: </script>")
