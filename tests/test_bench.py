@@ -234,6 +234,19 @@ def test_a_twin_says_what_it_has_to_do_without(tmp_path: Path) -> None:
     assert [row["without"] for row in csv.DictReader(io.StringIO(tables.comma_separated(found)))] == ["", "", "double"]
 
 
+def test_an_entry_is_held_against_its_twin(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results.sqlite")
+    sweep = plan("quick", algorithms=["ppo", "sarsa"], envs=["CartPole-v1"], seeds=3, against="sb3")
+    for each in sweep.jobs:
+        store.add(each, "done", fake({"zoo": 130.0, "sb3": 100.0}.get(each.side, 20.0) + each.seed))
+    found = summarise(sweep, store, title="test", command="zoo bench")
+    # Of three seeds all are the middle half. Six draws from {-1, 0, 1} sum to 4 or more with chance 28/729 = 3.8%, to 5
+    # or more with 7/729 = 1.0%, so the 97.5% quantile of the difference of means is 4/3 from its value.
+    expected = {"value": 30.0, "low": pytest.approx(30 - 4 / 3), "high": pytest.approx(30 + 4 / 3)}
+    assert found["differences"] == {"ppo": {"CartPole-v1": expected}}
+    assert "| ppo | +30.0 [+28.7, +31.3] |" in tables.markdown(found)
+
+
 def test_one_run_is_judged_by_its_episodes() -> None:
     assert scores([]) is None
     assert scores([fake(5.0, returns=[1.0, 2.0, 3.0, 4.0])]) == estimate(np.array([1.0, 2, 3, 4]))

@@ -32,8 +32,8 @@ current policy's.
 ![Return against lag](lag.svg)
 
 On Pendulum a lag of two ruins two uncorrected runs in five; with ρ̄ = 10 all five end within 50 of the median without
-lag. At a lag of eight four in five still learn, uncorrected none does. At 16 the policy that acts is refreshed 122 times
-in the whole run, and nothing is reliable any more.
+lag. At a lag of eight four in five still learn, uncorrected none does. At 16 the policy that acts is refreshed 122
+times in the whole run, and nothing is reliable any more.
 
 The paper's ρ̄ = 1 gives back only a part of it. Actions that became likelier ought to weigh more; clipped, they do not,
 and the expectation of min(1, π/μ) ∇ log π is not 0 as that of (π/μ) ∇ log π is: the gradient moves the Gaussian, its

@@ -1,6 +1,8 @@
 """What a store knows of a plan, as plain data: the one source of tables, figures and the report."""
 
 import subprocess
+from collections import defaultdict
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from zoo import registry
 from zoo.bench.plan import Job, Plan, references
 from zoo.bench.store import Store
 from zoo.recorder import environment
-from zoo.statistics import Estimate, estimate
+from zoo.spec import Array
+from zoo.statistics import Estimate, estimate, iqm_difference
 from zoo.taxonomy import AXES
 
 Data = dict[str, Any]
@@ -32,6 +35,7 @@ def summarise(plan: Plan, store: Store, *, title: str, command: str) -> Data:
         "envs": plan.envs,
         "references": {env: references()[env] for env in plan.envs if env in references()},
         "rows": [_row(plan, found, side, name) for side, name in plan.rows],
+        "differences": _differences(finals(plan, store)),
         "runs": [_run(job, result) for job in plan.jobs if (result := found[id(job)])],
     }
 
@@ -43,6 +47,26 @@ def commit() -> str | None:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip() or None
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def finals(plan: Plan, store: Store) -> dict[tuple[str, str], Array]:
+    """The final returns of finished runs, (seeds,), for each row and environment that has some."""
+    ends: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for job in plan.jobs:
+        if (result := store.find(job)) and result["status"] == "done":
+            ends[job.row, job.env].append(result["end"])
+    return {key: np.array(values) for key, values in ends.items()}
+
+
+def _differences(ends: dict[tuple[str, str], Array]) -> Data:
+    """By entry and environment: how far its interquartile mean lies above its twin's, where both have seeds."""
+    differences: Data = defaultdict(dict)
+    for (row, env), theirs in ends.items():
+        side, _, name = row.partition("/")
+        ours = ends.get((f"zoo/{name}", env), np.array([]))
+        if side == "sb3" and min(len(ours), len(theirs)) > 1:
+            differences[name][env] = asdict(estimate(ours, theirs, statistic=iqm_difference))
+    return differences
 
 
 def _row(plan: Plan, found: dict[int, Data | None], side: str, name: str) -> Data:

@@ -61,9 +61,23 @@ def markdown(summary: Data) -> str:
             for row in summary["rows"]
         ]
         lines = [header, ["---"] * len(header), *rows]
-        blocks.append(f"### {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+        blocks.append(_block(title, lines))
+    if summary["differences"]:
+        differences = summary["differences"].items()
+        rows = [[name, *(_difference(found.get(env)) for env in summary["envs"])] for name, found in differences]
+        header = ["entry", *summary["envs"]]
+        title = "Entry minus its Stable-Baselines3 twin, interquartile means [95% interval]"
+        blocks.insert(1, _block(title, [header, ["---"] * len(header), *rows]))
     caption = f"`{summary['command']}`, commit {summary['commit']}, {summary['created'][:10]}."
     return f"{caption}\n\n" + "\n\n".join(blocks) + "\n"
+
+
+def _block(title: str, lines: list[list[str]]) -> str:
+    return f"### {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _difference(found: Data | None) -> str:
+    return "-" if found is None else f"{found['value']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -222,20 +222,16 @@ def _publish(sweep: "Plan", store: "Store", title: str, command: str, out: Path)
 
 
 def _compare(sweep: "Plan", store: "Store", one: str, other: str) -> None:
-    import numpy as np
-
+    from zoo.bench.summary import finals
     from zoo.statistics import estimate, probability_of_improvement
 
     known = [f"{side}/{name}" if name else side for side, name in sweep.rows]
     for name in (one, other):
         if name not in known:
             raise UserError(f"--pair: no row {name!r} in this sweep; there are: {', '.join(known)}")
+    ends = finals(sweep, store)
     for env in sweep.envs:
-        ends = {}
-        for name in (one, other):
-            found = [store.find(job) for job in sweep.jobs if (job.row, job.env) == (name, env)]
-            ends[name] = np.array([result["end"] for result in found if result and result["status"] == "done"])
-        if all(len(values) for values in ends.values()):
-            chance = estimate(ends[one], ends[other], statistic=probability_of_improvement)
+        if (one, env) in ends and (other, env) in ends:
+            chance = estimate(ends[one, env], ends[other, env], statistic=probability_of_improvement)
             interval = f"{chance.value:.2f} [{chance.low:.2f}, {chance.high:.2f}]"
             click.echo(f"{env}: a run of {one} beats one of {other} with probability {interval}")
