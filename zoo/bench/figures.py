@@ -19,6 +19,7 @@ def draw(summary: Data, folder: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "zoo"  # the same data, the same file
     folder.mkdir(parents=True, exist_ok=True)
     for env in summary["envs"]:
         with _figure(folder / f"curve-{env}") as axes:
@@ -35,8 +36,10 @@ def draw(summary: Data, folder: Path) -> None:
 def _figure(file: Path) -> Iterator[Any]:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.8, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.6, 4), layout="constrained")
     yield axes
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(fontsize="small", loc="outside right upper")
     figure.savefig(file.with_suffix(".png"), dpi=150)
     figure.savefig(file.with_suffix(".svg"), metadata={"Date": None})
     plt.close(figure)
@@ -71,7 +74,6 @@ def _curves(summary: Data, env: str, axes: Any) -> None:
         axes.plot(x, [band.value for band in bands], STYLES[row["side"]], color=color, label=row["label"])
         axes.fill_between(x, [band.low for band in bands], [band.high for band in bands], color=color, alpha=0.15)
     axes.set(xlabel="steps", ylabel="return", title=f"{env}: IQM over seeds with 95% intervals", xscale="log")
-    axes.legend(fontsize="small", ncols=2)
 
 
 def _normalized(summary: Data, row: Data) -> list[float]:
@@ -88,7 +90,6 @@ def _performance(summary: Data, axes: Any) -> None:
             share = [(scores >= threshold).mean() for threshold in thresholds]
             axes.plot(thresholds, share, STYLES[row["side"]], color=_color(summary, row), label=row["label"])
     axes.set(xlabel="normalised score τ", ylabel="share of runs above τ", title="Performance profile, all environments")
-    axes.legend(fontsize="small", ncols=2)
 
 
 def _efficiency(summary: Data, axes: Any) -> None:
@@ -109,20 +110,22 @@ def _efficiency(summary: Data, axes: Any) -> None:
         title="Sample efficiency",
         ylim=(-0.1, None),
     )
-    axes.legend(fontsize="small", ncols=2)
 
 
 def _times(summary: Data, axes: Any) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     markers = dict(zip(summary["envs"], "osD^vP*X<>", strict=False))
     for row in _learners(summary):
         color = _color(summary, row)
+        look = {"facecolors": color if row["side"] == "zoo" else "none", "edgecolors": [color]}
+        axes.scatter([], [], marker=".", s=120, label=row["label"], **look)
         for env, marker in markers.items():
             x, y = row["cells"][env]["seconds"], row["cells"][env]["normalized"]
             if x and y is not None:
-                face = color if row["side"] == "zoo" else "none"
-                axes.scatter(x, y, marker=marker, facecolors=face, edgecolors=[color])
-                axes.annotate(row["label"], (x, y), fontsize=6, xytext=(3, 3), textcoords="offset points")
+                axes.scatter(x, y, marker=marker, **look)
     for env, marker in markers.items():
         axes.scatter([], [], marker=marker, color="grey", label=env)
     axes.set(xlabel="training time, s", ylabel="normalised score", xscale="log", title="Score against time, one thread")
-    axes.legend(fontsize="small")
+    axes.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter=ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())

@@ -4,6 +4,7 @@ import subprocess
 from collections import defaultdict
 from dataclasses import asdict
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ def summarise(plan: Plan, store: Store, *, title: str, command: str) -> Data:
     """Everything about a sweep, JSON-ready."""
     found = {id(job): store.find(job) for job in plan.jobs}
     here = environment()
+    peers = {"stable-baselines3": version("stable-baselines3")} if any(side == "sb3" for side, _ in plan.rows) else {}
     return {
         "title": title,
         "command": command,
         "commit": commit(),
         "created": datetime.now().isoformat(timespec="seconds"),
         "machine": {**here["machine"], "cores": psutil.cpu_count(logical=False)},
-        "versions": here["versions"],
+        "versions": here["versions"] | peers,
         "envs": plan.envs,
         "references": {env: references()[env] for env in plan.envs if env in references()},
         "rows": [_row(plan, found, side, name) for side, name in plan.rows],
