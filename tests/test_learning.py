@@ -32,13 +32,16 @@ BARS = {
     ("dqn", "CartPole-v1"): Bar(475),
     ("dqn", "Acrobot-v1"): Bar(-85),
     ("dqn", "MountainCar-v0"): Bar(-115),
+    ("ppo", "LunarLander-v3"): Bar(230),
     ("sarsa", "CartPole-v1"): Bar(475),
+    ("sarsa", "Acrobot-v1"): Bar(-100),
     ("qac", "CartPole-v1"): Bar(475),
     ("qac", "Pendulum-v1"): Bar(-250),
     ("impala", "CartPole-v1"): Bar(475),
     ("impala", "Pendulum-v1"): Bar(-250),
     ("ddpg", "Pendulum-v1"): Bar(-160),
     ("sac", "Pendulum-v1"): Bar(-160),
+    ("sac", "MountainCarContinuous-v0"): Bar(90),
 }
 
 
