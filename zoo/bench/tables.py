@@ -60,19 +60,18 @@ def markdown(summary: Data) -> str:
             [row["cell"] or "", row["label"], *(show(row["cells"][env]) for env in summary["envs"])]
             for row in summary["rows"]
         ]
-        lines = [header, ["---"] * len(header), *rows]
-        blocks.append(_block(title, lines))
+        blocks.append(_block(title, header, rows))
     if summary["differences"]:
         differences = summary["differences"].items()
         rows = [[name, *(_difference(found.get(env)) for env in summary["envs"])] for name, found in differences]
-        header = ["entry", *summary["envs"]]
         title = "Entry minus its Stable-Baselines3 twin, interquartile means [95% interval]"
-        blocks.insert(1, _block(title, [header, ["---"] * len(header), *rows]))
+        blocks.insert(1, _block(title, header[1:], rows))
     caption = f"`{summary['command']}`, commit {summary['commit']}, {summary['created'][:10]}."
     return f"{caption}\n\n" + "\n\n".join(blocks) + "\n"
 
 
-def _block(title: str, lines: list[list[str]]) -> str:
+def _block(title: str, header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
     return f"### {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
