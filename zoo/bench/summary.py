@@ -24,7 +24,7 @@ Data = dict[str, Any]
 
 def summarise(plan: Plan, store: Store, *, title: str, command: str) -> Data:
     """Everything about a sweep, JSON-ready."""
-    found = {id(job): store.find(job) for job in plan.jobs}
+    found = results(plan, store)
     here = environment()
     peers = {"stable-baselines3": version("stable-baselines3")} if any(side == "sb3" for side, _ in plan.rows) else {}
     return {
@@ -37,7 +37,7 @@ def summarise(plan: Plan, store: Store, *, title: str, command: str) -> Data:
         "envs": plan.envs,
         "references": {env: references()[env] for env in plan.envs if env in references()},
         "rows": [_row(plan, found, side, name) for side, name in plan.rows],
-        "differences": _differences(finals(plan, store)),
+        "differences": _differences(finals(plan, found)),
         "runs": [_run(job, result) for job in plan.jobs if (result := found[id(job)])],
     }
 
@@ -51,11 +51,16 @@ def commit() -> str | None:
         return None
 
 
-def finals(plan: Plan, store: Store) -> dict[tuple[str, str], Array]:
+def results(plan: Plan, store: Store) -> dict[int, Data | None]:
+    """What the store has of each job, by the job's id()."""
+    return {id(job): store.find(job) for job in plan.jobs}
+
+
+def finals(plan: Plan, found: dict[int, Data | None]) -> dict[tuple[str, str], Array]:
     """The final returns of finished runs, (seeds,), for each row and environment that has some."""
     ends: dict[tuple[str, str], list[float]] = defaultdict(list)
     for job in plan.jobs:
-        if (result := store.find(job)) and result["status"] == "done":
+        if (result := found[id(job)]) and result["status"] == "done":
             ends[job.row, job.env].append(result["end"])
     return {key: np.array(values) for key, values in ends.items()}
 

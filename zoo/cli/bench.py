@@ -222,14 +222,14 @@ def _publish(sweep: "Plan", store: "Store", title: str, command: str, out: Path)
 
 
 def _compare(sweep: "Plan", store: "Store", one: str, other: str) -> None:
-    from zoo.bench.summary import finals
+    from zoo.bench.summary import finals, results
     from zoo.statistics import estimate, probability_of_improvement
 
     known = [f"{side}/{name}" if name else side for side, name in sweep.rows]
     for name in (one, other):
         if name not in known:
             raise UserError(f"--pair: no row {name!r} in this sweep; there are: {', '.join(known)}")
-    ends = finals(sweep, store)
+    ends = finals(sweep, results(sweep, store))
     for env in sweep.envs:
         if (one, env) in ends and (other, env) in ends:
             chance = estimate(ends[one, env], ends[other, env], statistic=probability_of_improvement)
