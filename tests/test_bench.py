@@ -181,6 +181,20 @@ def test_dry_run_lists_jobs_and_time_and_trains_nothing(tiny: None, tmp_path: Pa
     assert not (tmp_path / "table.md").exists()
 
 
+def test_what_is_done_so_far_can_be_shown_without_training(tiny: None, tmp_path: Path) -> None:
+    bench(tmp_path, "--algos", "ppo", "--envs", "CartPole-v1", "--seeds", "1")
+    output = bench(tmp_path, "--algos", "ppo", "--seeds", "1", "--no-train")
+    assert "4 jobs, 2 of them done before" in output
+    assert "seed 0:" not in output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert "no-train" not in summary["command"]
+    (row,) = [row for row in summary["rows"] if row["id"] == "zoo/ppo"]
+    assert {env: cell["status"] for env, cell in row["cells"].items()} == {
+        "CartPole-v1": "done",
+        "Pendulum-v1": "missing",
+    }
+
+
 # What is printed
 
 

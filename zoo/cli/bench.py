@@ -37,6 +37,7 @@ GUESS = 2000.0  # steps a second, of an entry that no sweep has timed yet
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bench"), metavar="DIR", help="Results.  [bench]")
 @click.option("--pair", metavar="A,B", help="Print how likely a run of A is to beat one of B, on each environment.")
 @click.option("--dry-run", is_flag=True, help="List the jobs and an estimate of the time, and train nothing.")
+@click.option("--no-train", is_flag=True, help="Only write tables, figures and the report of what is done so far.")
 @click.pass_context
 def bench(
     ctx: click.Context,
@@ -51,6 +52,7 @@ def bench(
     out: Path,
     pair: str | None,
     dry_run: bool,
+    no_train: bool,
 ) -> None:
     """Train every entry on the environments that it supports, and print one table with intervals.
 
@@ -70,7 +72,8 @@ def bench(
         _list(missing, store, jobs, known)
         return
     click.echo(f"{len(sweep.jobs)} jobs, {known} of them done before; about {_estimate(missing, store, jobs)}")
-    failed = _train(missing, store, _engine(engine, ray_address, jobs)) if missing else 0
+    train = missing and not no_train
+    failed = _train(missing, store, _engine(engine, ray_address, jobs)) if train else 0
     _publish(sweep, store, f"zoo bench, preset {preset}", _command(), out)
     if pair:
         _compare(sweep, store, *_pair(pair))
@@ -122,12 +125,13 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _command() -> str:
+    """The command line that would do all of it; flags only say what to leave out this time."""
     context = click.get_current_context()
     defaults = {param.name: param.default for param in context.command.params}
     flags = [
         f"--{name.replace('_', '-')} {value}"
         for name, value in context.params.items()
-        if value not in (None, False) and value != defaults.get(name)
+        if not isinstance(value, bool | None) and value != defaults.get(name)
     ]
     return " ".join(["zoo bench", *flags])
 
