@@ -1,5 +1,6 @@
 """What holds for every test, and the count of injected faults, over all processes of the test run."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -40,3 +41,31 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the count."""
     if TALLY.injected:
         terminalreporter.write_line(f"{TALLY.injected} faults injected, {TALLY.survived} survived")
+
+
+class TwoNodes:
+    """A Ray cluster of two nodes on this machine: this process belongs to the head, the other may be lost."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 1, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, connect=True, head_node_args=head)
+        self.second = self.cluster.add_node(num_cpus=1)
+        self.address = self.cluster.address
+
+    def lose_one(self) -> None:
+        """As if its machine were switched off."""
+        self.cluster.remove_node(self.second, allow_graceful=False)
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[TwoNodes]:
+    """Of the extra `ray`: skipped without it."""
+    ray = pytest.importorskip("ray")
+    nodes = TwoNodes()
+    try:
+        yield nodes
+    finally:
+        ray.shutdown()
+        nodes.cluster.shutdown()

@@ -345,28 +345,18 @@ def test_a_sweep_killed_ten_times_ends_as_an_undisturbed_one(tmp_path: Path, tal
 
 
 @pytest.mark.faults
-def test_the_jobs_of_a_lost_node_are_tried_elsewhere(tiny: None, tally: Tally) -> None:
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster as Nodes
-
+def test_the_jobs_of_a_lost_node_are_tried_elsewhere(tiny: None, tally: Tally, two_nodes: Any) -> None:
     from zoo.bench.cluster import Cluster
 
     jobs = [job("zoo", "ppo", "CartPole-v1", seed, {**TINY, "total_steps": 2048}) for seed in range(6)]
-    head = {"num_cpus": 1, "include_dashboard": False}
-    nodes = Nodes(initialize_head=True, connect=True, head_node_args=head)  # this process belongs to the head
-    lost = nodes.add_node(num_cpus=1)
-    try:
-        with tally.fault():
-            seen = []
-            for outcome in Cluster(nodes.address).run(jobs, lambda job, row: None):
-                assert outcome.error is None
-                seen.append(outcome.job.seed)
-                if len(seen) == 1:
-                    nodes.remove_node(lost, allow_graceful=False)
-            assert sorted(seen) == list(range(6))
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
+    with tally.fault():
+        seen = []
+        for outcome in Cluster(two_nodes.address).run(jobs, lambda job, row: None):
+            assert outcome.error is None
+            seen.append(outcome.job.seed)
+            if len(seen) == 1:
+                two_nodes.lose_one()
+        assert sorted(seen) == list(range(6))
 
 
 def test_results_belong_to_what_code_does_not_to_what_it_says() -> None:

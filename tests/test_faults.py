@@ -453,13 +453,7 @@ def test_a_ray_actor_that_is_killed_is_replaced(tmp_path: Path, tally: Tally) ->
         assert rows[-1]["restarts"] == 1
 
 
-def test_actors_of_a_lost_ray_node_are_replaced(tmp_path: Path, tally: Tally) -> None:
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    head = {"num_cpus": 1, "include_dashboard": False}
-    nodes = Cluster(initialize_head=True, connect=True, head_node_args=head)  # this process belongs to the head
-    lost = nodes.add_node(num_cpus=1)
+def test_actors_of_a_lost_ray_node_are_replaced(tmp_path: Path, tally: Tally, two_nodes: Any) -> None:
     given = {"total_steps": 60_000, "engine": "ray", "actors": 4, "num_envs": 2, "log_every": 1000}
     settings = runs.prepare("impala", "CartPole-v1", {**given, "eval_every": 0, "eval_episodes": 0}, source="test")
     rows = []
@@ -467,16 +461,12 @@ def test_actors_of_a_lost_ray_node_are_replaced(tmp_path: Path, tally: Tally) ->
     def lose_one(row: dict[str, float]) -> None:
         rows.append(row)
         if len(rows) == 5:
-            nodes.remove_node(lost, allow_graceful=False)
+            two_nodes.lose_one()
 
-    try:
-        with tally.fault():
-            runs.run(settings, "CartPole-v1", out=tmp_path / "run", on_row=lose_one)
-            assert 60_000 <= rows[-1]["step"] < 60_000 + 8 * 100  # nothing is counted twice
-            assert 1 <= rows[-1]["restarts"] <= 12
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
+    with tally.fault():
+        runs.run(settings, "CartPole-v1", out=tmp_path / "run", on_row=lose_one)
+        assert 60_000 <= rows[-1]["step"] < 60_000 + 8 * 100  # nothing is counted twice
+        assert 1 <= rows[-1]["restarts"] <= 12
 
 
 def test_options_resume_after_a_kill_too(tmp_path: Path, tally: Tally) -> None:

@@ -307,8 +307,8 @@ class ReplayBuffer:
             (self._next >= 0) & (self._next < self.num_slots) & (self._next % self.num_envs == np.arange(self.num_envs))
         )
         counts = 0 <= self._unlearned <= self._stored and self._used <= self.num_slots
-        startable = self._startable[: self._used].any() == (self._stored > 0)
-        return bool(inside.all()) and counts and startable and exist(self.contents, self.spec)
+        any_left = self._startable[: self._used].any() == (self._stored > 0)
+        return bool(inside.all()) and counts and any_left and exist(self.contents, self.spec)
 
     @property
     def contents(self) -> Transition:

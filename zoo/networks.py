@@ -152,7 +152,10 @@ def take(q: Tensor, action: Tensor) -> Tensor:
 
 
 class EnsembleLinear(nn.Module):
-    """E linear layers side by side, (E, N, in) to (E, N, out), each initialised as torch initialises one."""
+    """E linear layers side by side, (E, N, in) to (E, N, out), each initialised as torch initialises one.
+
+    Fewer inputs than E go through the first layers, at their cost alone.
+    """
 
     def __init__(self, size: int, width_in: int, width_out: int) -> None:
         super().__init__()
@@ -161,11 +164,14 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(size, 1, width_out).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
+        return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
 
 
 class QEnsemble(nn.Module):
-    """E independent Q(s, a) of given actions, (E, N); discrete dimensions of an action enter one-hot."""
+    """E independent Q(s, a) of given actions, (E, N), or the first `size` of them, (size, N).
+
+    Discrete dimensions of an action enter one-hot.
+    """
 
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation, *, size: int) -> None:
         super().__init__()
@@ -178,14 +184,15 @@ class QEnsemble(nn.Module):
             layers += [EnsembleLinear(size, width_in, width_out), ACTIVATIONS[activation]()]
         self.net = Layers(*layers, EnsembleLinear(size, hidden[-1], 1))
 
-    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+    def forward(self, obs: Tensor, action: Tensor, size: int | None = None) -> Tensor:
         if self.choices:
             parts = zip(action.unbind(-1), self.choices, strict=True)
             action = torch.cat([F.one_hot(choice, size).float() for choice, size in parts], -1)
         x = torch.cat([self.encoder(obs), action], -1)
-        flat = x.reshape(-1, x.shape[-1]).expand(self.size, -1, -1)  # (E, N, F)
+        size = size or self.size
+        flat = x.reshape(-1, x.shape[-1]).expand(size, -1, -1)  # (E, N, F)
         q: Tensor = self.net(flat)
-        return q.reshape(self.size, *x.shape[:-1])
+        return q.reshape(size, *x.shape[:-1])
 
 
 class ActionQ(nn.Module):

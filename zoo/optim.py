@@ -48,8 +48,10 @@ class _Optimizer(nn.Module):
 class Adam(_Optimizer):
     """Adam with bias correction.                                              Kingma and Ba 2015, Algorithm 1"""
 
-    beta1_power: Tensor  # β₁ᵗ after t steps
+    beta1_power: Tensor  # β₁ᵗ of the coming step, the t-th
     beta2_power: Tensor
+    correction1: Tensor  # 1 / (1 - β₁ᵗ) and 1 / √(1 - β₂ᵗ)
+    correction2: Tensor
     exp_avg: Tensor
     exp_avg_sq: Tensor
 
@@ -64,22 +66,30 @@ class Adam(_Optimizer):
         super().__init__(parameters, max_grad_norm)
         self.betas, self.eps = betas, eps
         # float64: β₂ᵗ in float32 would differ from torch.optim's Python float. (1,): a compiled update of a float64
-        # scalar is lost in torch 2.13. Powers, not t: compiled, β₂**t is worked out again for every few parameters.
-        one = torch.ones(1, dtype=torch.float64, device=self.params[0].device)
-        self.register_buffer("beta1_power", one)
-        self.register_buffer("beta2_power", one.clone())
+        # scalar is lost in torch 2.13. Worked out one step ahead: compiled, what is worked out from scalars in the step
+        # that uses it is worked out again for every sixteen parameters, powers, roots and quotients included.
+        for name in ("beta1_power", "beta2_power", "correction1", "correction2"):
+            self.register_buffer(name, torch.ones(1, dtype=torch.float64, device=self.params[0].device))
+        self._count()
         self.register_buffer("exp_avg", self.zeros())
         self.register_buffer("exp_avg_sq", self.zeros())
 
     def direction(self, gradient: Tensor) -> Tensor:
         beta1, beta2 = self.betas
-        self.beta1_power.mul_(beta1)
-        self.beta2_power.mul_(beta2)
         self.exp_avg.lerp_(gradient, 1 - beta1)
         self.exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        size = (1 / (1 - self.beta1_power)).to(gradient.dtype)
-        scale = (1 - self.beta2_power).rsqrt().to(gradient.dtype)
-        return self.exp_avg / (self.exp_avg_sq.sqrt() * scale).add_(self.eps) * size
+        size = self.correction1.to(gradient.dtype)
+        scale = self.correction2.to(gradient.dtype)
+        step = self.exp_avg / (self.exp_avg_sq.sqrt() * scale).add_(self.eps) * size
+        self._count()
+        return step
+
+    def _count(self) -> None:
+        """One step more."""
+        self.beta1_power.mul_(self.betas[0])
+        self.beta2_power.mul_(self.betas[1])
+        self.correction1.copy_(1 / (1 - self.beta1_power))
+        self.correction2.copy_((1 - self.beta2_power).rsqrt())
 
 
 class RMSprop(_Optimizer):

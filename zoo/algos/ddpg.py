@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from zoo.algos.base import Progress, Spec
 from zoo.buffers import ReplayBuffer, Segment
 from zoo.config import Field, Widths, config
-from zoo.networks import Activation, Deterministic, QEnsemble
+from zoo.networks import ActionQ, Activation, Deterministic
 from zoo.noise import ActionNoise, NoiseKind
 from zoo.optim import Adam, polyak_
 from zoo.targets import n_step
@@ -50,7 +50,7 @@ class DDPG(nn.Module):
         super().__init__()
         self.config, self.generator = config, generator
         self.actor = Deterministic(spec, config.hidden, config.activation)
-        self.critic = QEnsemble(spec, config.hidden, config.activation, size=1)
+        self.critic = ActionQ(spec, config.hidden, config.activation)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_optimizer = Adam(self.actor.parameters())
@@ -77,7 +77,7 @@ class DDPG(nn.Module):
 
     def step(self, batch: Segment) -> dict[str, Tensor]:
         with torch.no_grad():
-            next_q = self.target_critic(batch.next_obs, self.target_actor(batch.next_obs))[0]  # (n, N)
+            next_q = self.target_critic(batch.next_obs, self.target_actor(batch.next_obs))  # (n, N)
             target = n_step(
                 reward=batch.reward,
                 discount=self.config.gamma * ~batch.terminated,
@@ -86,7 +86,7 @@ class DDPG(nn.Module):
                 n=self.config.n_step,
             )[0]  # (N,)
         obs = batch.obs[0]
-        q = self.critic(obs, batch.action[0])[0]  # (N,)
+        q = self.critic(obs, batch.action[0])  # (N,)
         q_loss = F.mse_loss(q, target)
         grad_norm = self.critic_optimizer.minimize(q_loss, self.config.learning_rate)
         policy_loss = -self.critic(obs, self.actor(obs)).mean()

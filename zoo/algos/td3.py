@@ -98,7 +98,7 @@ class TD3(nn.Module):
         grad_norm = self.critic_optimizer.minimize(q_loss, self.config.learning_rate)
         metrics = {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}
         if with_policy:
-            policy_loss = -self.critic(obs, self.actor(obs))[0].mean()
+            policy_loss = -self.critic(obs, self.actor(obs), 1).mean()
             self.actor_optimizer.minimize(policy_loss, self.config.learning_rate)
             polyak_(self.target_critic, self.critic, self.config.tau)
             polyak_(self.target_actor, self.actor, self.config.tau)
