@@ -346,16 +346,16 @@ def test_a_replay_larger_than_memory_is_refused_with_the_sum(monkeypatch: pytest
     with pytest.raises(UserError) as refusal:
         make(spec=PENDULUM, capacity=100_000_000)
     message = str(refusal.value)
-    # 12 + 4 + 4 + 1 + 1 + 4 bytes of fields, and one to tell whether a sample may start there.
-    assert "100,000,001 transitions x 27 bytes = 2.5 GiB" in message
+    # 12 + 4 + 4 + 1 + 1 + 4 bytes of fields, one to tell whether a sample may start there, and one that is not used.
+    assert "100,000,001 transitions x 28 bytes = 2.6 GiB" in message
     assert "1.0 GiB of free memory" in message
     advised = int(message.split("capacity to ")[1].split(" ")[0].replace(",", ""))
-    assert advised == pytest.approx(0.8 * 2**30 / 27, abs=1)
+    assert advised == pytest.approx(0.8 * 2**30 / 28, abs=1)
     make(spec=PENDULUM, capacity=advised)
 
 
 def test_memory_is_checked_before_any_is_taken() -> None:
-    # Twenty-seven petabytes: numpy itself would raise MemoryError, which is no UserError.
+    # Twenty-eight petabytes: numpy itself would raise MemoryError, which is no UserError.
     with pytest.raises(UserError, match="free memory"):
         make(spec=PENDULUM, capacity=10**15)
 

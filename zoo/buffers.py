@@ -247,6 +247,16 @@ class SegmentReplay:
     num_updates: int = 1
 
 
+STORED = tuple(name for name in Transition._fields if name != "next_obs")
+
+
+def record_of(spec: Spec) -> np.dtype[np.void]:
+    """What a replay keeps of a transition, side by side, since a sample needs all of it: all but the successor."""
+    rows = [(name, getattr(allocate(spec), name)) for name in STORED]
+    rows.sort(key=lambda row: -row[1].itemsize)  # large ones first: no gaps between them
+    return np.dtype([*((name, row.dtype, row.shape) for name, row in rows), ("startable", np.bool_)], align=True)
+
+
 class ReplayBuffer:
     """The last `capacity` transitions; `num_updates` samples of them for every `train_every` steps.
 
@@ -276,8 +286,8 @@ class ReplayBuffer:
         num_rows = max(config.capacity // num_envs, config.n_step) + 1  # one more for the newest successor
         self.num_slots = num_rows * num_envs
         check_memory(spec, self.num_slots, prioritized=priority_exponent > 0)
-        self._rows = allocate(spec, self.num_slots)._replace(next_obs=np.zeros(0))
-        self._startable = np.zeros(self.num_slots, np.bool_)  # which slots hold a whole transition
+        self._records = np.zeros(self.num_slots, record_of(spec))
+        self._startable = self._records["startable"]  # which slots hold a whole transition
         self._next = np.arange(num_envs)  # the slot that each environment writes next
         self._used = 0  # slots below this may be startable
         self._stored = self._unlearned = 0
@@ -285,18 +295,19 @@ class ReplayBuffer:
 
     def add(self, transition: Transition, alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
-        columns = np.flatnonzero(alive)
-        slots = self._next[columns]
-        for name in ("obs", "action", "reward", "terminated", "truncated", "log_prob"):
-            getattr(self._rows, name)[slots] = getattr(transition, name)[columns]
+        if not alive.all():
+            transition = map_fields(lambda values: values[alive], transition)
+        slots = self._next[alive]
+        for name in STORED:
+            self._records[name][slots] = getattr(transition, name)
         successors = self._after(slots)
-        self._rows.obs[successors] = transition.next_obs[columns]
+        self._records["obs"][successors] = transition.next_obs
         self._startable[slots], self._startable[successors] = True, False
-        ended = (transition.terminated | transition.truncated)[columns]
-        self._next[columns] = np.where(ended, self._after(successors), successors)
+        ended = transition.terminated | transition.truncated
+        self._next[alive] = np.where(ended, self._after(successors), successors)
         self._used = max(self._used, int(successors.max(initial=0)) + 1)
-        self._stored += len(columns)
-        self._unlearned += len(columns)
+        self._stored += len(slots)
+        self._unlearned += len(slots)
         if self._priorities is not None:
             self._priorities.add(slots)
             self._priorities.remove(successors)
@@ -312,15 +323,16 @@ class ReplayBuffer:
 
     @property
     def contents(self) -> Transition:
-        """The rows in use."""
-        return map_fields(lambda rows: rows[: self._used], self._rows)
+        """The rows in use, without their successors."""
+        used = self._records[: self._used]
+        return Transition(next_obs=np.zeros(0), **{name: used[name] for name in STORED})
 
     def cut(self, columns: Array) -> None:
         """What comes next for these environments does not follow on what came before: that was truncated."""
         newest = self._next[columns] - self.num_envs
         newest[newest < 0] += self.num_slots
         running = self._startable[newest]  # after an episode's end it is the slot of the final observation
-        self._rows.truncated[newest[running]] = True
+        self._records["truncated"][newest[running]] = True
         self._next[columns[running]] = self._after(self._next[columns[running]])
 
     def batches(self) -> Iterator[Segment]:
@@ -353,22 +365,17 @@ class ReplayBuffer:
             # Past the newest transition there may be nothing: it stands twice, cut off by its own truncation.
             rows.append(np.where(self._startable[following], following, rows[-1]))
         index = np.stack(rows)  # (n, N)
-        successors = self._after(index)
-        terminated, truncated = self._rows.terminated[index], self._rows.truncated[index]
-        newest = ~self._startable[successors] & ~terminated
-        fields = (
-            self._rows.obs.take(index, 0),
-            self._rows.action.take(index, 0),
-            self._rows.reward[index],
-            self._rows.obs.take(successors, 0),
-            terminated,
-            truncated | newest,
-            self._rows.log_prob[index],
-        )
+        records, successors = self._records.take(index), self._records.take(self._after(index))
+        newest = ~successors["startable"] & ~records["terminated"]
+        records["truncated"] |= newest
+        fields = [records[name] for name in STORED]
+        fields.insert(Segment._fields.index("next_obs"), successors["obs"])
         size = self.config.batch_size
-        columns = [torch.from_numpy(field).split(size, 1) for field in fields]
-        ends = [torch.from_numpy(field).split(size) for field in (weight, slots)]
-        return [Segment(*each) for each in zip(*columns, *ends, strict=True)]
+        parts = [slice(start, start + size) for start in range(0, len(slots), size)]
+        return [
+            Segment(*map(torch.from_numpy, [*(field[:, part] for field in fields), weight[part], slots[part]]))
+            for part in parts
+        ]
 
     def reprioritize(self, slots: Tensor, error: Tensor) -> None:
         """Set the priorities of sampled slots, (N,), to their absolute TD errors, (N,)."""
@@ -442,9 +449,8 @@ class SumTree:
 
 def check_memory(spec: Spec, slots: int, *, prioritized: bool) -> None:
     """A UserError, with the arithmetic, where a replay of so many slots does not fit the free memory."""
-    row = allocate(spec, 1)._replace(next_obs=np.zeros(0))
-    # A flag says where samples may start; a tree of priorities has up to four nodes of 8 bytes for each slot.
-    row_bytes = sum(field.nbytes for field in row) + 1 + 32 * prioritized
+    # A tree of priorities has up to four nodes of 8 bytes for each slot.
+    row_bytes = record_of(spec).itemsize + 32 * prioritized
     needed, free = slots * row_bytes, psutil.virtual_memory().available
     if needed > free:
         raise UserError(
