@@ -80,10 +80,9 @@ class PPO(nn.Module):
         self.steps_per_batch = self.config.num_epochs * math.ceil(size / self.config.batch_size)
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
 
-    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
-        policy = self.actor(obs)
-        action = policy.sample(self.actor.noise(len(obs), generator=self.generator))
-        return action, policy.log_prob(action)
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
+        noise = self.actor.noise(len(obs), generator=self.generator)
+        return self.actor(obs).sample(noise), None
 
     def greedy(self, obs: Tensor) -> Tensor:
         action: Tensor = self.actor(obs).mode()
@@ -91,6 +90,7 @@ class PPO(nn.Module):
 
     def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
         with torch.no_grad():
+            log_prob = self.actor(batch.obs).log_prob(batch.action)  # (T, B), of the policy that acted
             value = self.critic(batch.obs)  # (T, B)
             advantage = gae(
                 reward=batch.reward,
@@ -99,7 +99,7 @@ class PPO(nn.Module):
                 next_value=self.critic(batch.next_obs),
                 lam=self.config.lam * ~batch.truncated,
             )  # (T, B)
-        rows = Sample(batch.obs, batch.action, batch.log_prob, value, advantage, advantage + value)
+        rows = Sample(batch.obs, batch.action, log_prob, value, advantage, advantage + value)
         rollout = Sample(*(row.flatten(0, 1) for row in rows))  # (T·B, ...)
         learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         clip_eps = linear(self.config.clip_eps, self.config.clip_eps_end, progress.fraction)
