@@ -1,6 +1,7 @@
 """The loop and its runs: the same seed gives the same run, evaluation changes nothing, folders hold what they say."""
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,25 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(name: str) -> Non
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_evaluating_does_not_change_training(name: str) -> None:
     assert same(trained(name)[0], trained(name, eval_every=30, validation_episodes=1, eval_episodes=1)[0])
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_metrics_are_means_over_updates_whose_tensors_are_let_go(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm = registry.load_class(name)
+    update, values, alive = algorithm.update, {}, []
+
+    def watched(*args: Any) -> dict[str, torch.Tensor]:
+        assert not [key for key, tensor in alive if tensor() is not None]
+        metrics = update(*args)
+        alive[:] = [(key, weakref.ref(value)) for key, value in metrics.items()]
+        for key, value in metrics.items():
+            values.setdefault(key, []).append(value.item())
+        return metrics
+
+    monkeypatch.setattr(algorithm, "update", watched)
+    rows = trained(name, log_every=10_000)[1]
+    assert len(values["grad_norm"]) > 1
+    assert {key: rows[-1][key] for key in values} == pytest.approx({key: np.mean(each) for key, each in values.items()})
 
 
 def test_no_seed_is_not_seed_zero_and_is_recorded() -> None:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-import torch
 from numpy.random import SeedSequence
 from torch import Tensor
 
@@ -35,13 +34,14 @@ class Report(NamedTuple):
 class Learner:
     """An algorithm that learns from what a source of experience brings and a buffer keeps."""
 
-    saved = ("algo", "source", "buffer", "step", "since_report", "episodes", "metrics")
+    saved = ("algo", "source", "buffer", "step", "since_report", "episodes", "sums", "counts")
 
     def __init__(self, algo: Algorithm, source: Source, buffer: Buffer) -> None:
         self.algo, self.source, self.buffer = algo, source, buffer
         self.step = self.since_report = 0
-        self.episodes: list[Episode] = []  # since the last report, as are the metrics of each update
-        self.metrics: dict[str, list[Tensor]] = {}
+        self.episodes: list[Episode] = []  # since the last report, as are the sums of the updates' metrics
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
 
     def finished(self, total_steps: int) -> bool:
         """Whether a run is over: on a whole rollout, so it may take a few steps more than asked for."""
@@ -68,15 +68,20 @@ class Learner:
             for batch in self.buffer.batches():
                 if device.type != "cpu":
                     batch = map_fields(lambda x: x.to(device), batch)
-                for key, value in self.algo.update(batch, Progress(self.step, total_steps)).items():
-                    self.metrics.setdefault(key, []).append(value)
+                self._count(self.algo.update(batch, Progress(self.step, total_steps)))
                 self.source.learned()
             if self.since_report >= log_every or self.finished(total_steps):
                 yield self._report()
                 self.since_report = self.step % log_every
 
+    def _count(self, metrics: dict[str, Tensor]) -> None:
+        # Sums: small tensors that outlive an update would keep the memory of its large ones from being used again.
+        for key, value in metrics.items():
+            self.sums[key] = self.sums[key].add_(value) if key in self.sums else value.clone()
+            self.counts[key] = self.counts.get(key, 0) + 1
+
     def _report(self) -> Report:
-        means = {key: torch.stack(values).mean().item() for key, values in self.metrics.items()}
+        means = {key: total.item() / self.counts[key] for key, total in self.sums.items()}
         wrong = [key for key, value in means.items() if not math.isfinite(value)]
         if wrong:
             raise DivergedError(
@@ -85,7 +90,7 @@ class Learner:
             )
         episodes = [Episode(*each) for each in self.episodes]  # of a checkpoint they come as lists
         report = Report(self.step, episodes, means | self.source.metrics())
-        self.episodes, self.metrics = [], {}
+        self.episodes, self.sums, self.counts = [], {}, {}
         return report
 
 
