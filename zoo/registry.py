@@ -51,6 +51,8 @@ class Score(BaseModel):
     episodes: int = 100
 
     def __str__(self) -> str:
+        if self.seeds == 1:
+            return f"{self.median:g} (one seed)"
         return f"{self.median:g} (median of {self.seeds} seeds, from {self.low:g} to {self.high:g})"
 
 
