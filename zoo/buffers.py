@@ -252,9 +252,15 @@ STORED = tuple(name for name in Transition._fields if name != "next_obs")
 
 def record_of(spec: Spec) -> np.dtype[np.void]:
     """What a replay keeps of a transition, side by side, since a sample needs all of it: all but the successor."""
-    rows = [(name, getattr(allocate(spec), name)) for name in STORED]
-    rows.sort(key=lambda row: -row[1].itemsize)  # large ones first: no gaps between them
-    return np.dtype([*((name, row.dtype, row.shape) for name, row in rows), ("startable", np.bool_)], align=True)
+    row = allocate(spec)._asdict()
+    names = sorted(STORED, key=lambda name: -row[name].itemsize)  # large ones first: no gaps between them
+    fields = [(name, row[name].dtype, row[name].shape) for name in names]
+    return np.dtype([*fields, ("startable", np.bool_)], align=True)
+
+
+def fields_of(records: Array, next_obs: Array) -> Transition:
+    """Records and their successors as a Transition whose arrays share their memory."""
+    return Transition(next_obs=next_obs, **{name: records[name] for name in STORED})
 
 
 class ReplayBuffer:
@@ -324,8 +330,7 @@ class ReplayBuffer:
     @property
     def contents(self) -> Transition:
         """The rows in use, without their successors."""
-        used = self._records[: self._used]
-        return Transition(next_obs=np.zeros(0), **{name: used[name] for name in STORED})
+        return fields_of(self._records[: self._used], np.zeros(0))
 
     def cut(self, columns: Array) -> None:
         """What comes next for these environments does not follow on what came before: that was truncated."""
@@ -368,8 +373,7 @@ class ReplayBuffer:
         records, successors = self._records.take(index), self._records.take(self._after(index))
         newest = ~successors["startable"] & ~records["terminated"]
         records["truncated"] |= newest
-        fields = [records[name] for name in STORED]
-        fields.insert(Segment._fields.index("next_obs"), successors["obs"])
+        fields = fields_of(records, successors["obs"])
         size = self.config.batch_size
         parts = [slice(start, start + size) for start in range(0, len(slots), size)]
         return [
