@@ -454,6 +454,7 @@ def test_a_run_that_has_no_checkpoint_yet_starts_again(stopped: Path, tmp_path: 
 
 
 @pytest.mark.faults
+@pytest.mark.filterwarnings("ignore:episodes in environment")  # an end too: what does not replay starts anew
 def test_any_changed_checkpoint_is_refused_by_name_or_trains(tmp_path: Path) -> None:
     """200 files with flipped bits, exchanged digits or cut ends, under digests that fit."""
     original = tmp_path / "original"
@@ -463,7 +464,7 @@ def test_any_changed_checkpoint_is_refused_by_name_or_trains(tmp_path: Path) -> 
     ends = {"refused": 0, "stopped": 0, "trained": 0}
     for _ in range(200):
         run = Path(shutil.copytree(original, tmp_path / "run"))
-        for file in (run / FOLDER).glob("*.safetensors"):
+        for file in sorted((run / FOLDER).glob("*.safetensors")):
             file.write_bytes(changed(file.read_bytes(), rng))
         reseal(run)
         try:
