@@ -10,10 +10,11 @@ import torch
 from numpy.random import SeedSequence
 from tabular import live
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 import zoo
 from zoo import registry
-from zoo.compile import WORTH_IT, compile_step
+from zoo.compile import OPTIONS, WORTH_IT, Products, compile_step
 from zoo.errors import UserError
 from zoo.settings import resolve
 from zoo.spec import Spec
@@ -36,19 +37,35 @@ def weights(algo: Any) -> Tensor:
     return torch.cat([tensor.detach().flatten().double() for tensor in algo.state_dict().values()])
 
 
-@pytest.mark.parametrize("name", sorted(registry.load().algorithms))
-def test_compiled_equals_eager_over_twenty_updates(name: str) -> None:
-    algos = []
-    for mode in ("off", "on"):
-        algo, spec, env_id = make(name)
-        before = weights(algo)
-        assert compile_step(algo, algo.make_buffer(spec, 2), mode, total_steps=1) is (mode == "on")
-        live(algo, env_id, num_envs=2, total_steps=160 if hasattr(algo.config, "num_steps") else 36, seed=0)
-        algos.append(weights(algo))
-    eager, compiled = algos
-    assert (eager - before).abs().max() > 1e-3
+def updated(name: str, mode: str) -> Tensor:
+    """All weights after some twenty updates."""
+    algo, spec, env_id = make(name)
+    before = weights(algo)
+    assert compile_step(algo, algo.make_buffer(spec, 2), mode, total_steps=1) is (mode == "on")
+    live(algo, env_id, num_envs=2, total_steps=160 if hasattr(algo.config, "num_steps") else 36, seed=0)
+    after = weights(algo)
+    assert (after - before).abs().max() > 1e-3
+    return after
+
+
+def assert_same(compiled: Tensor, eager: Tensor) -> None:
     # float32 sums in another order: 20 updates of 1e-3 move a weight by up to 0.02.
     torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(registry.load().algorithms))
+def test_compiled_equals_eager_over_twenty_updates(name: str) -> None:
+    assert_same(updated(name, "on"), updated(name, "off"))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+@pytest.mark.parametrize("name", ["dqn", "sac"])  # products of matrices, and of stacks of them
+def test_products_by_onednn_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPTIONS, "post_grad_custom_post_pass", Products(large=1))
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        compiled = updated(name, "on")
+    assert "zoo::product" in {event.key for event in profiled.key_averages()}
+    assert_same(compiled, updated(name, "off"))
 
 
 @pytest.mark.parametrize("name", sorted(registry.load().algorithms))
