@@ -70,13 +70,21 @@ def _turn(graph: Graph) -> None:
 
 
 def _use_onednn(graph: Graph, large: float) -> None:
+    """Stacked matrices one by one: put together again by whoever reads them, they are not copied."""
+    product = torch.ops.zoo.product.default
     for plain in (aten.mm.default, aten.bmm.default):
         for node in graph.find_nodes(op="call_function", target=plain):
             left, right = (factor.meta["val"] for factor in node.args)
             fits = left.device.type == "cpu" and left.dtype == torch.float32
-            if fits and statically_known_true(left.shape[-2] * left.shape[-1] * right.shape[-1] >= large):
-                with graph.inserting_before(node):
-                    _replace(node, _add(graph, torch.ops.zoo.product.default, *node.args))
+            if not fits or not statically_known_true(left.shape[-2] * left.shape[-1] * right.shape[-1] >= large):
+                continue
+            with graph.inserting_before(node):
+                if left.ndim == 2:
+                    _replace(node, _add(graph, product, *node.args))
+                    continue
+                pairs = [[_add(graph, aten.select.int, each, 0, i) for each in node.args] for i in range(len(left))]
+                products = [_add(graph, aten.unsqueeze.default, _add(graph, product, *pair), 0) for pair in pairs]
+                _replace(node, _add(graph, aten.cat.default, products))
 
 
 def _add(graph: Graph, op: Any, *args: Any) -> Node:
@@ -92,15 +100,13 @@ def _replace(old: Node, new: Node) -> None:
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    """A·B by oneDNN, of matrices or of stacks of them."""
-    if left.ndim == 3:
-        return torch.stack([_product(*pair) for pair in zip(left, right, strict=True)])
+    """A·B by oneDNN."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right.t(), None, "none", [], "")
     return product
 
 
 def _product_shape(left: Tensor, right: Tensor) -> Tensor:
-    return left.new_empty(*left.shape[:-1], right.shape[-1])
+    return left.new_empty(len(left), right.shape[1])
 
 
 torch.library.define("zoo::product", "(Tensor left, Tensor right) -> Tensor")

@@ -173,6 +173,7 @@ def flops_side(task: TASK) -> dict[str, Any]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from zoo import runs
+    from zoo.machine import mkl_is_narrow
 
     torch.set_num_threads(task["threads"])
     prepared = runs.prepare(task["algorithm"], task["env"], _settings({**task, "compile": "off"}), source="benchmark")
@@ -183,11 +184,12 @@ def flops_side(task: TASK) -> dict[str, Any]:
             pass
     learner.source.close()
     matrix = torch.rand(256, 256)
+    multiply = torch.ops.zoo.product if mkl_is_narrow() else torch.mm
     rates = []
     for _ in range(20):
         began = time.perf_counter()
         for _ in range(50):
-            matrix @ matrix
+            multiply(matrix, matrix)
         rates.append(50 * 2 * 256**3 / (time.perf_counter() - began))
     return {"flops": counter.get_total_flops() / learner.step, "rate": float(np.median(rates))}
 
