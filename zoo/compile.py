@@ -70,7 +70,7 @@ def _turn(graph: Graph) -> None:
 
 
 def _use_onednn(graph: Graph, large: float) -> None:
-    """Stacked matrices one by one: put together again by whoever reads them, they are not copied."""
+    """Large products by oneDNN; stacked matrices one by one, so that whoever reads them puts them together uncopied."""
     product = torch.ops.zoo.product.default
     for plain in (aten.mm.default, aten.bmm.default):
         for node in graph.find_nodes(op="call_function", target=plain):

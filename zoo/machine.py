@@ -41,9 +41,8 @@ def flushes_subnormals() -> bool:
 
 def mkl_is_narrow() -> bool:
     """Whether MKL uses half of this processor: it knows AVX-512 on Intel's alone. oneDNN knows it on all."""
-    described = Path("/proc/cpuinfo")
-    maker = described.read_text(encoding="utf-8") if described.exists() else platform.processor()
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return (
-        "AuthenticAMD" in maker and wide and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-    )
+    if not (wide and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        return False
+    described = Path("/proc/cpuinfo")
+    return "AuthenticAMD" in (described.read_text(encoding="utf-8") if described.exists() else platform.processor())
