@@ -437,6 +437,12 @@ def test_imports_of_torch_are_seen() -> None:
     assert "torch" in modules_after("zoo.train")
 
 
+@pytest.mark.parametrize("mode", ["off", "on"])
+def test_only_a_compiled_run_imports_the_compiler(mode: str) -> None:
+    run = f"zoo.train('a2c', 'CartPole-v1', total_steps=40, eval_every=0, eval_episodes=0, compile='{mode}')"
+    assert ("torch._inductor" in modules_after(run)) is (mode == "on")
+
+
 def modules_after(statement: str) -> list[str]:
     """The modules that a new interpreter has imported after a statement."""
     lines = ["import contextlib, sys, zoo, zoo.cli", "with contextlib.suppress(SystemExit):", f"    {statement}"]
