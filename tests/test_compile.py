@@ -63,7 +63,7 @@ def test_compiled_equals_eager_over_twenty_updates(name: str) -> None:
 @pytest.mark.parametrize("name", ["dqn", "sac"])  # products of matrices, and of stacks of them
 def test_products_by_onednn_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(OPTIONS, "post_grad_custom_post_pass", Products(large=1))
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiled:
         compiled = updated(name, "on")
     assert "mkldnn::_linear_pointwise" in {event.key for event in profiled.key_averages()}
     assert_same(compiled, updated(name, "off"))
