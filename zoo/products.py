@@ -16,6 +16,7 @@ from zoo.machine import mkl_is_narrow
 
 FEW = 32  # columns of a product
 LARGE = 64 * 256 * 256  # multiplications of a product
+NOTHING_ELSE: tuple[Any, ...] = (None, "none", [], "")  # no bias, no function after the product
 
 aten = torch.ops.aten
 
@@ -59,7 +60,7 @@ def _turn(graph: Graph) -> None:
 
 def _use_onednn(graph: Graph, large: float) -> None:
     """Large products by oneDNN; stacked matrices one by one, so that whoever reads them puts them together uncopied."""
-    product = torch.ops.zoo.product.default
+    onednn = torch.ops.zoo.product.default
     for plain in (aten.mm.default, aten.bmm.default):
         for node in graph.find_nodes(op="call_function", target=plain):
             left, right = (factor.meta["val"] for factor in node.args)
@@ -68,10 +69,10 @@ def _use_onednn(graph: Graph, large: float) -> None:
                 continue
             with graph.inserting_before(node):
                 if left.ndim == 2:
-                    _replace(node, _add(graph, product, *node.args))
+                    _replace(node, _add(graph, onednn, *node.args))
                     continue
                 pairs = [[_add(graph, aten.select.int, each, 0, i) for each in node.args] for i in range(len(left))]
-                products = [_add(graph, aten.unsqueeze.default, _add(graph, product, *pair), 0) for pair in pairs]
+                products = [_add(graph, aten.unsqueeze.default, _add(graph, onednn, *pair), 0) for pair in pairs]
                 _replace(node, _add(graph, aten.cat.default, products))
 
 
@@ -87,19 +88,25 @@ def _replace(old: Node, new: Node) -> None:
     old.graph.erase_node(old)
 
 
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """A·B by oneDNN."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right.t(), *NOTHING_ELSE)
+    return result
+
+
 def _product_shape(left: Tensor, right: Tensor) -> Tensor:
     return left.new_empty(len(left), right.shape[1])
 
 
 torch.library.define("zoo::product", "(Tensor left, Tensor right) -> Tensor")
+torch.library.impl("zoo::product", "CPU", product)
 torch.library.register_fake("zoo::product", _product_shape)
 
 
 @register_lowering(torch.ops.zoo.product.default, type_promotion_kind=None)
-def _product(left: TensorBox, right: TensorBox) -> TensorBox:
-    """A·B by oneDNN, called from C++; torch's operator takes Bᵀ."""
+def _called_from_cpp(left: TensorBox, right: TensorBox) -> TensorBox:
     linear = torch.ops.mkldnn._linear_pointwise.default
-    return TensorBox.create(FallbackKernel.create(linear, left, permute(right, [1, 0]), None, "none", [], ""))
+    return TensorBox.create(FallbackKernel.create(linear, left, permute(right, [1, 0]), *NOTHING_ELSE))
 
 
 OPTIONS: dict[str, Any] = {

@@ -174,6 +174,7 @@ def flops_side(task: TASK) -> dict[str, Any]:
 
     from zoo import runs
     from zoo.machine import mkl_is_narrow
+    from zoo.products import product
 
     torch.set_num_threads(task["threads"])
     prepared = runs.prepare(task["algorithm"], task["env"], _settings({**task, "compile": "off"}), source="benchmark")
@@ -184,7 +185,7 @@ def flops_side(task: TASK) -> dict[str, Any]:
             pass
     learner.source.close()
     matrix = torch.rand(256, 256)
-    multiply = torch.ops.zoo.product if mkl_is_narrow() else torch.mm
+    multiply = product if mkl_is_narrow() else torch.mm
     rates = []
     for _ in range(20):
         began = time.perf_counter()
