@@ -430,7 +430,8 @@ def test_mistake_broken_run(file: str, workplace: Path) -> None:
 
 @pytest.mark.parametrize("command", [None, ["list"], ["list", "--json"], ["lookup", "policy/on/v"], ["--help"]])
 def test_what_needs_no_torch_imports_none(command: list[str] | None) -> None:
-    assert "torch" not in modules_after("import zoo" if command is None else f"zoo.cli.main({command})")
+    imported = modules_after("import zoo" if command is None else f"zoo.cli.main({command})")
+    assert {"torch", "numpy"}.isdisjoint(imported)
 
 
 def test_imports_of_torch_are_seen() -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from numpy.random import SeedSequence
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zoo.errors import UserError, nearest
 from zoo.taxonomy import AXES, CELLS, Cell, parse_axis
 
 if TYPE_CHECKING:
+    from numpy.random import SeedSequence
+
     from zoo.algos.base import Algorithm
     from zoo.spec import Spec
 
@@ -200,7 +201,7 @@ def load_class(name: str) -> "type[Algorithm]":
     return algorithm
 
 
-def make(name: str, spec: "Spec", config: Any, seeds: SeedSequence, device: str = "cpu") -> "Algorithm":
+def make(name: str, spec: "Spec", config: Any, seeds: "SeedSequence", device: str = "cpu") -> "Algorithm":
     """An untrained algorithm; its weights and its later randomness come from `seeds` alone.
 
     A UserError where it does not support the action space.
