@@ -10,13 +10,11 @@ import torch
 from numpy.random import SeedSequence
 from tabular import live
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 import zoo
 from zoo import registry
 from zoo.compile import WORTH_IT, compile_step
 from zoo.errors import UserError
-from zoo.products import OPTIONS, Products
 from zoo.settings import resolve
 from zoo.spec import Spec
 
@@ -59,16 +57,6 @@ def test_compiled_equals_eager_over_twenty_updates(name: str) -> None:
     assert_same(updated(name, "on"), updated(name, "off"))
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
-@pytest.mark.parametrize("name", ["dqn", "sac"])  # products of matrices, and of stacks of them
-def test_products_by_onednn_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OPTIONS, "post_grad_custom_post_pass", Products(large=1))
-    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiled:
-        compiled = updated(name, "on")
-    assert "mkldnn::_linear_pointwise" in {event.key for event in profiled.key_averages()}
-    assert_same(compiled, updated(name, "off"))
-
-
 @pytest.mark.parametrize("name", sorted(registry.load().algorithms))
 def test_auto_compiles_long_runs_alone(name: str) -> None:
     for total_steps, expected in ((500, False), (50_000_000, True)):
@@ -105,9 +93,8 @@ def test_no_compiler_is_said_once_or_refused(monkeypatch: pytest.MonkeyPatch) ->
         assert not compile_step(algo, buffer, "off", 50_000_000)
 
 
-def test_many_settings_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+@torch._dynamo.config.patch(recompile_limit=1, accumulated_recompile_limit=1)
+def test_many_settings_in_one_process() -> None:
     """Each makes torch compile the same function anew, and torch gives up after some."""
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
-    monkeypatch.setattr(torch._dynamo.config, "accumulated_recompile_limit", 1)
     for baseline in (False, True):
         zoo.train("qac", "CartPole-v1", total_steps=10, baseline=baseline, compile="on", eval_every=0, eval_episodes=0)

@@ -1,13 +1,11 @@
 """How training uses the processor."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 import zoo
-from zoo.machine import flushes_subnormals, mkl_is_narrow, processor
+from zoo.machine import flushes_subnormals, processor
 
 
 @pytest.fixture(autouse=True)
@@ -50,18 +48,3 @@ def test_bfloat16_rounds_the_factors_of_products_alone() -> None:
     assert error < 2**-8  # exact where the processor has no bfloat16
     assert torch.get_float32_matmul_precision() == "highest"
     assert ((a @ b) - exact).abs().max() / exact.abs().max() < 1e-6
-
-
-@pytest.mark.parametrize(
-    ("maker", "capability", "expected"),
-    [("AuthenticAMD", "AVX512", True), ("AuthenticAMD", "AVX2", False), ("GenuineIntel", "AVX512", False)],
-)
-def test_mkl_is_narrow_where_it_does_not_know_a_wide_processor(
-    maker: str, capability: str, expected: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Path, "exists", lambda path: True)
-    monkeypatch.setattr(Path, "read_text", lambda path, encoding: f"vendor_id : {maker}")
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    for library in (torch.backends.mkl, torch.backends.mkldnn):
-        monkeypatch.setattr(library, "is_available", lambda: True)
-    assert mkl_is_narrow() is expected

@@ -1,9 +1,7 @@
 """How training uses the processor."""
 
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
@@ -37,12 +35,3 @@ def set_processor(threads: int, precision: str = "float32") -> None:
 def flushes_subnormals() -> bool:
     """Whether subnormal results are taken for 0 in this thread."""
     return float(torch.full((), 1e-38) * 0.1) == 0
-
-
-def mkl_is_narrow() -> bool:
-    """Whether MKL uses half of this processor: it knows AVX-512 on Intel's alone. oneDNN knows it on all."""
-    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    if not (wide and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
-        return False
-    described = Path("/proc/cpuinfo")
-    return "AuthenticAMD" in (described.read_text(encoding="utf-8") if described.exists() else platform.processor())

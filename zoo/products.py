@@ -1,40 +1,44 @@
-"""Matrix products of a compiled graph, each in the form that is fastest on this processor."""
+"""Matrix products of a compiled graph, by oneDNN's `brgemm`, which torch calls in kernels of its own.
+
+Against torch's own products: no time lost per call, and AVX-512 on every maker's processors, where MKL uses it on
+Intel's alone. On processors that oneDNN has no kernels for, torch's `brgemm` takes MKL's or another library's product.
+"""
 
 import math
 from typing import Any
 
 import torch
+import torch._inductor.lowering  # before the templates, which import one another in a circle
 from torch import Tensor
+from torch._inductor.codegen.cpp_template import CppTemplate
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
-from torch._inductor.ir import FallbackKernel, TensorBox
-from torch._inductor.lowering import permute, register_lowering
+from torch._inductor.ir import ExternKernel, FixedLayout, TensorBox
+from torch._inductor.lowering import register_lowering
+from torch._inductor.utils import parallel_num_threads
+from torch._inductor.virtualized import V
 from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_arg
 
-from zoo.machine import mkl_is_narrow
-
 FEW = 32  # columns of a product
-LARGE = 64 * 256 * 256  # multiplications of a product
-NOTHING_ELSE: tuple[Any, ...] = (None, "none", [], "")  # no bias, no function after the product
+PANEL = 128  # columns that are worked out at a time, so that caches hold what they are made from
+WORTH_THREADS = 2**19  # multiplications: 5 µs
 
 aten = torch.ops.aten
 
 
 class Products(CustomGraphPass):
-    """The pass over a graph: oneDNN takes products of `large` multiplications or more, MKL the others."""
-
-    def __init__(self, large: float) -> None:
-        self.large = large
+    """The pass over a graph."""
 
     def __call__(self, graph: Graph) -> None:
         _unfuse(graph)
         _turn(graph)
-        _use_onednn(graph, self.large)
+        if torch.get_float32_matmul_precision() == "highest":  # brgemm rounds no factors
+            _name(graph)
 
     def uuid(self) -> Any:
         """Of graphs compiled and kept: another one after a change here."""
-        return get_hash_for_files((__file__,)), self.large
+        return get_hash_for_files((__file__,)), torch.get_float32_matmul_precision()
 
 
 def _unfuse(graph: Graph) -> None:
@@ -47,7 +51,7 @@ def _unfuse(graph: Graph) -> None:
 
 
 def _turn(graph: Graph) -> None:
-    """Aᵀ·B with few columns, the gradient of a first layer, as (Bᵀ·A)ᵀ: a fifth of the time with four columns."""
+    """Aᵀ·B with few columns, the gradient of a first layer, as (Bᵀ·A)ᵀ: the smaller factor is the one transposed."""
     for node in graph.find_nodes(op="call_function", target=aten.mm.default):
         left, right = node.args
         num_rows, num_columns = node.meta["val"].shape
@@ -58,22 +62,14 @@ def _turn(graph: Graph) -> None:
                 _replace(node, _add(graph, aten.permute.default, _add(graph, aten.mm.default, *turned), [1, 0]))
 
 
-def _use_onednn(graph: Graph, large: float) -> None:
-    """Large products by oneDNN; stacked matrices one by one, so that whoever reads them puts them together uncopied."""
-    onednn = torch.ops.zoo.product.default
+def _name(graph: Graph) -> None:
+    """Products in float32 on the processor become `zoo::product`, which is compiled as below."""
     for plain in (aten.mm.default, aten.bmm.default):
         for node in graph.find_nodes(op="call_function", target=plain):
-            left, right = (factor.meta["val"] for factor in node.args)
-            fits = left.device.type == "cpu" and left.dtype == torch.float32
-            if not fits or not statically_known_true(left.shape[-2] * left.shape[-1] * right.shape[-1] >= large):
-                continue
-            with graph.inserting_before(node):
-                if left.ndim == 2:
-                    _replace(node, _add(graph, onednn, *node.args))
-                    continue
-                pairs = [[_add(graph, aten.select.int, each, 0, i) for each in node.args] for i in range(len(left))]
-                products = [_add(graph, aten.unsqueeze.default, _add(graph, onednn, *pair), 0) for pair in pairs]
-                _replace(node, _add(graph, aten.cat.default, products))
+            value = node.meta["val"]
+            if value.device.type == "cpu" and value.dtype == torch.float32:
+                with graph.inserting_before(node):
+                    _replace(node, _add(graph, torch.ops.zoo.product.default, *node.args))
 
 
 def _add(graph: Graph, op: Any, *args: Any) -> Node:
@@ -89,28 +85,76 @@ def _replace(old: Node, new: Node) -> None:
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """A·B by oneDNN."""
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right.t(), *NOTHING_ELSE)
-    return result
-
-
-def _product_shape(left: Tensor, right: Tensor) -> Tensor:
-    return left.new_empty(len(left), right.shape[1])
+    """A·B, (M, N), or a stack of them, (E, M, N); of a left factor (M, K) or (E, M, K) and a right one."""
+    return torch.matmul(left, right)
 
 
 torch.library.define("zoo::product", "(Tensor left, Tensor right) -> Tensor")
 torch.library.impl("zoo::product", "CPU", product)
-torch.library.register_fake("zoo::product", _product_shape)
+torch.library.register_fake("zoo::product", product)
+
+CODE = """
+#include <torch/csrc/inductor/cpp_prefix.h>
+
+namespace at::native::cpublas {{
+void brgemm(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, const float*, const float*, float*, bool);
+}}
+
+extern "C" {signature}
+{{
+    constexpr int64_t threads = {threads}, panel = {panel};
+    const int64_t num_products = {num_products}, num_rows = {num_rows}, num_columns = {num_columns}, depth = {depth};
+    const int64_t share = (num_rows + threads - 1) / threads;
+    {spread}
+    for (int64_t i = 0; i < num_products; ++i)
+        for (int64_t row = 0; row < num_rows; row += share)
+            for (int64_t column = 0; column < num_columns; column += panel)
+                at::native::cpublas::brgemm(
+                    std::min(share, num_rows - row), std::min(panel, num_columns - column), depth,
+                    depth, num_columns, num_columns, false, &{left}, &{right}, &{result}, false);
+}}
+"""
+
+
+class Product(CppTemplate):
+    """The code of a product: each thread works out a share of the rows, panel by panel."""
+
+    def render(self, **given: Any) -> str:
+        """A function in C++, of the kernel that is `given` and, at last, of the buffer for its result."""
+        kernel, result = given["kernel"], given.get("template_buffer_node") or self.output_node
+        left, right = self.input_nodes
+        stack = ["i"] * (len(self.layout.size) - 2)
+        return CODE.format(
+            signature=kernel.def_kernel({"left": left, "right": right}, {"result": result}),
+            spread="#pragma omp parallel for collapse(2) num_threads(threads)" if self.num_threads > 1 else "",
+            threads=self.num_threads,
+            panel=PANEL,
+            num_products=kernel.size(result, 0) if stack else 1,
+            num_rows=kernel.size(left, -2),
+            num_columns=kernel.size(right, -1),
+            depth=kernel.size(left, -1),
+            left=kernel.index(left, [*stack, "row", 0]),
+            right=kernel.index(right, [*stack, 0, "column"]),
+            result=kernel.index(result, [*stack, "row", "column"]),
+        )
 
 
 @register_lowering(torch.ops.zoo.product.default, type_promotion_kind=None)
-def _called_from_cpp(left: TensorBox, right: TensorBox) -> TensorBox:
-    linear = torch.ops.mkldnn._linear_pointwise.default
-    return TensorBox.create(FallbackKernel.create(linear, left, permute(right, [1, 0]), *NOTHING_ELSE))
+def _compiled(left: TensorBox, right: TensorBox) -> TensorBox:
+    factors = [ExternKernel.require_contiguous_strides(ExternKernel.realize_input(factor)) for factor in (left, right)]
+    *rows, depth = factors[0].get_size()
+    size = [*rows, factors[1].get_size()[-1]]
+    large = V.graph.sizevars.statically_known_geq(math.prod(size) * depth, WORTH_THREADS)
+    layout = FixedLayout(torch.device("cpu"), torch.float32, size)
+    threads = parallel_num_threads() if large else 1
+    result: TensorBox = Product("product", factors, layout, threads).generate().output_node()
+    return result
 
 
 OPTIONS: dict[str, Any] = {
-    "post_grad_custom_post_pass": Products(LARGE if mkl_is_narrow() else math.inf),
+    "post_grad_custom_post_pass": Products(),
+    "epilogue_fusion": False,  # a product's function has no place for what follows
+    "size_asserts": False,  # torch's guards have checked the sizes before
     "cpp_wrapper": True,  # kernels are called from C++ as well: 50 µs a step
     "cpp.use_decompose_tanh": True,  # 2 / (1 + exp(-2x)) - 1 takes a third of the time
 }

@@ -173,8 +173,7 @@ def flops_side(task: TASK) -> dict[str, Any]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from zoo import runs
-    from zoo.machine import mkl_is_narrow
-    from zoo.products import product
+    from zoo.products import OPTIONS
 
     torch.set_num_threads(task["threads"])
     prepared = runs.prepare(task["algorithm"], task["env"], _settings({**task, "compile": "off"}), source="benchmark")
@@ -185,7 +184,8 @@ def flops_side(task: TASK) -> dict[str, Any]:
             pass
     learner.source.close()
     matrix = torch.rand(256, 256)
-    multiply = product if mkl_is_narrow() else torch.mm
+    multiply = torch.compile(torch.mm, options=OPTIONS)
+    multiply(matrix, matrix)
     rates = []
     for _ in range(20):
         began = time.perf_counter()
