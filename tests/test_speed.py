@@ -1,6 +1,7 @@
 """The benchmark of speed measures the same work on all sides, and its sums are right."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from zoo.cli import main
 from zoo.errors import UserError
 from zoo.settings import resolve
 
-TINY: dict[str, Any] = {"warmup": 80, "steps": 160, "threads": 1, "profile": False, "compile": "off"}
+TINY: dict[str, Any] = {"warmup": 80, "steps": 80, "turns": 2, "threads": 1, "profile": False, "compile": "off"}
 A2C: dict[str, Any] = {"algorithm": "a2c", "env": "CartPole-v1", "settings": {"num_envs": 4, "num_steps": 5}, **TINY}
 SAC: dict[str, Any] = {
     "algorithm": "sac",
@@ -38,20 +39,32 @@ def test_every_entry_is_measured() -> None:
 
 @pytest.mark.parametrize("task", [A2C, SAC], ids=["a2c", "sac"])
 @pytest.mark.parametrize("side", ["zoo", "sb3"])
-def test_sides_are_timed_after_the_warmup(side: str, task: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
+def test_turns_are_timed_after_the_warmup(side: str, task: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    said: list[tuple[int, dict[str, float]]] = []
     at = stopwatch.Watch.at
 
     def spy(self: stopwatch.Watch, step: int) -> None:
-        seen.append(step)
+        steps.append(step)
         at(self, step)
 
     monkeypatch.setattr(stopwatch.Watch, "at", spy)
-    found = stopwatch.SIDES[side]({**task, "side": side})
-    assert found["steps_per_second"] > 0
+    found = stopwatch.LEARNERS[side]({**task, "side": side}, lambda answer: said.append((steps[-1], answer)))
     assert found["first"] > 0
-    assert task["warmup"] in seen
-    assert max(seen) < task["warmup"] + task["steps"]
+    assert [step for step, _ in said] == [80, 160, 240]
+    assert said[0][1] == {}
+    assert all(answer["steps_per_second"] > 0 for _, answer in said[1:])
+
+
+def test_the_time_between_turns_does_not_count() -> None:
+    watch = stopwatch.Watch(
+        {"warmup": 0, "steps": 10, "turns": 1}, lambda answer: rates.append(answer) or time.sleep(0.2)
+    )
+    rates: list[dict[str, float]] = []
+    watch.at(0)
+    time.sleep(0.01)
+    watch.at(10)
+    assert 10 / 0.1 < rates[1]["steps_per_second"] < 10 / 0.01
 
 
 def test_both_sides_make_the_same_number_of_updates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +86,12 @@ def test_both_sides_make_the_same_number_of_updates(monkeypatch: pytest.MonkeyPa
     counted(a2c.A2C, "step", "zoo")
     counted(stable_baselines3.A2C, "train", "sb3")
     for side in counts:
-        stopwatch.SIDES[side]({**A2C, "side": side})
+        stopwatch.LEARNERS[side]({**A2C, "side": side}, lambda answer: None)
     assert counts == {"zoo": 12, "sb3": 12}  # 240 steps in rollouts of 20
 
 
 def test_a_profile_has_shares_that_add_up() -> None:
-    shares = stopwatch.zoo_side({**A2C, "profile": True})["shares"]
+    shares = stopwatch.zoo_side({**A2C, "profile": True}, lambda answer: None)["shares"]
     assert shares.keys() == set(stopwatch.PARTS)
     assert sum(shares.values()) == pytest.approx(1)
     assert all(0 < share < 1 for share in shares.values())
@@ -116,24 +129,49 @@ def test_a_row_has_medians_ratios_and_the_share_of_the_limit() -> None:
     assert json.loads(json.dumps(found.to_json()))["ratios"] == {"sb3": 4}
 
 
-def test_sides_run_in_alternation_at_their_best_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[str, int]] = []
+class Fake:
+    """Stands for `speed.started`: speeds by side and threads, and who had a turn when."""
 
-    def run(workload: Workload, side: str, threads: int, *, profile: bool = False) -> dict[str, Any]:
-        calls.append((side, threads))
-        if side == "flops":
+    turns: list[tuple[str, int]]
+
+    def __init__(self, workload: Workload, side: str, threads: int, *, turns: int, profile: bool = False) -> None:
+        self.racer, self.left = (side, threads), turns
+
+    def __enter__(self) -> "Fake":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def turn(self) -> float:
+        self.turns.append(self.racer)
+        return {("zoo", 1): 100.0, ("sb3", 2): 50.0}.get(self.racer, 20.0)
+
+    def answer(self) -> dict[str, Any]:
+        if self.racer[0] == "flops":
             return {"flops": 1e6, "rate": 1e9}
-        rate = {("zoo", 1): 100.0, ("sb3", 2): 50.0}.get((side, threads), 20.0)
-        return {"steps_per_second": rate, "import": 1, "build": 1, "first": 1, "memory": 1, "shares": {}}
+        return {"steps_per_second": 20.0, "import": 1, "build": 1, "first": 1, "memory": 1, "shares": {}}
 
-    monkeypatch.setattr(speed, "run", run)
+
+def test_sides_take_turns_and_count_at_their_best_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "started", Fake)
     monkeypatch.setattr(speed, "_cores", lambda: 3)
+    Fake.turns = []
     (found,) = speed.measure(["a2c"], against=["sb3", "sbx"], repeat=3)
-    assert calls[:4] == [("zoo", 1), ("zoo", 2), ("sb3", 1), ("sb3", 2)]  # SBX has no A2C
-    assert calls[4:8] == [("zoo", 1), ("sb3", 2)] * 2
+    assert Fake.turns == [("zoo", 1), ("zoo", 2), ("sb3", 1), ("sb3", 2)] * 3  # SBX has no A2C
     assert found.ratio("sb3") == 2
     assert found.sides["zoo"].rates == [100, 100, 100]
     assert found.limit == pytest.approx(1 / (1 / 20 + 1e6 / 1e9))
+
+
+def test_processes_take_turns() -> None:
+    workload = Workload(**{key: A2C[key] for key in Workload.model_fields if key in A2C} | {"steps": 20})
+    with speed.started(workload, "sb3", 1, turns=2) as process:
+        assert process.answer() == {}
+        assert process.turn() > 0
+        assert process.turn() > 0
+        assert process.answer()["memory"] > 2**26
+    assert process.popen.returncode is not None
 
 
 @pytest.mark.parametrize(

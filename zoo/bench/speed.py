@@ -1,7 +1,8 @@
 """Env-steps per second while learning: this package, its peers and the machine's limits, in alternation in one run.
 
-Each side runs at the number of threads at which it is fastest, and every run is a process of its own. A ratio is that
-of medians over repeats. The limit is what remains if nothing but the environment and the multiplications took time.
+Every side is a process of its own at each number of threads; they take turns, so that whatever else slows the machine
+down for a while meets all of them, and a side counts at the number of threads at which it is fastest. A ratio is that
+of medians over turns. The limit is what remains if nothing but the environment and the multiplications took time.
 """
 
 import json
@@ -9,11 +10,13 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -26,7 +29,7 @@ NO_TWIN = {"sbx": {"a2c"}}  # entries that a peer does not have
 
 
 class Workload(BaseModel):
-    """What all sides do: `warmup` steps that are not counted, then `steps` that are."""
+    """What all sides do: `warmup` steps that are not counted, then turns of `steps` that are."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -59,7 +62,7 @@ class Side:
     """What was measured of one side of a workload."""
 
     threads: int
-    rates: list[float] = field(default_factory=list)  # steps a second, of each repeat
+    rates: list[float] = field(default_factory=list)  # steps a second, of each turn
     last: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -103,17 +106,27 @@ class Measured:
 def measure(
     names: list[str], *, against: list[str], repeat: int, say: Callable[[str], None] = lambda text: None
 ) -> Iterator[Measured]:
-    """Each workload, measured on all sides; `say` hears what is going on."""
+    """Each workload, measured on all sides in `repeat` turns; `say` hears what is going on."""
     for title, workload in select(names).items():
         peers = [side for side in against if not workload.alone and workload.algorithm not in NO_TWIN.get(side, ())]
-        sides = {}
-        for name in ["zoo", *peers]:
-            say(f"{title}: {NAMES[name]} at 1 to {_cores()} threads")
-            sides[name] = _best_threads(workload, name)
-        for number in range(1, repeat):
-            say(f"{title}: repeat {number + 1} of {repeat}")
-            for name, side in sides.items():
-                _add(side, run(workload, name, side.threads))
+        with ExitStack() as stack:
+            racers: list[tuple[str, Side, Process]] = []
+            for name in ["zoo", *peers]:
+                for threads in _thread_counts():
+                    say(f"{title}: warm-up of {NAMES[name]} with {threads} thread{'s' * (threads > 1)}")
+                    process = stack.enter_context(started(workload, name, threads, turns=repeat))
+                    process.answer()
+                    racers.append((name, Side(threads), process))
+            for number in range(1, repeat + 1):
+                say(f"{title}: turn {number} of {repeat}")
+                for _, side, process in racers:
+                    side.rates.append(process.turn())
+            for _, side, process in racers:
+                side.last = process.answer()
+        sides = {
+            name: max((side for of, side, _ in racers if of == name), key=lambda side: side.rate)
+            for name in ["zoo", *peers]
+        }
         say(f"{title}: limits")
         env_rate = run(workload, "env", 1)["steps_per_second"]
         counted = run(workload, "flops", sides["zoo"].threads)
@@ -122,44 +135,74 @@ def measure(
         yield Measured(title, workload, sides, limit, env_rate, shares)
 
 
+def _thread_counts() -> list[int]:
+    """1, 2, 4, ... up to the cores."""
+    return [2**power for power in range(_cores().bit_length()) if 2**power <= _cores()]
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _best_threads(workload: Workload, name: str) -> Side:
-    """The side at 1, 2, 4, ... threads, up to the cores; the fastest counts as the first repeat."""
-    counts = [2**power for power in range(_cores().bit_length()) if 2**power <= _cores()]
-    tried = []
-    for threads in counts:
-        tried.append(Side(threads))
-        _add(tried[-1], run(workload, name, threads))
-    return max(tried, key=lambda side: side.rate)
+@dataclass
+class Process:
+    """One side, which learns when it is its turn (see `zoo.bench.stopwatch`)."""
+
+    side: str
+    popen: subprocess.Popen[str]
+    words: IO[str]  # what it says but answers
+
+    def tell(self, line: str) -> None:
+        """Give it a line."""
+        assert self.popen.stdin is not None
+        with suppress(BrokenPipeError):  # it has failed; the next answer says why
+            print(line, file=self.popen.stdin, flush=True)
+
+    def turn(self) -> float:
+        """Steps a second in the next turn."""
+        self.tell("")
+        return float(self.answer()["steps_per_second"])
+
+    def answer(self) -> dict[str, Any]:
+        """What it says next; a UserError with its last words if it fails."""
+        assert self.popen.stdout is not None
+        line = self.popen.stdout.readline()
+        if not line:
+            code = self.popen.wait()
+            self.words.seek(0)
+            last = self.words.read().strip().splitlines()[-1:] or [f"exit code {code}"]
+            raise UserError(f"{NAMES.get(self.side, self.side)} failed: {last[0]}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
-def _add(side: Side, result: dict[str, Any]) -> None:
-    side.rates.append(result["steps_per_second"])
-    side.last = {key: result[key] for key in ("import", "build", "first", "memory")}
-
-
-def run(workload: Workload, side: str, threads: int, *, profile: bool = False) -> dict[str, Any]:
-    """One process; a UserError with its last words if it fails."""
-    task = {**workload.model_dump(), "side": side, "threads": threads, "profile": profile}
+@contextmanager
+def started(workload: Workload, side: str, threads: int, *, turns: int, profile: bool = False) -> Iterator[Process]:
+    """A process for a side or a limit, ended afterwards."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     if side == "sbx":
         single = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         environment["XLA_FLAGS"] = single if threads == 1 else ""
-    done = subprocess.run(
-        [sys.executable, "-m", "zoo.bench.stopwatch"],
-        input=json.dumps(task),
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise UserError(f"{NAMES.get(side, side)} failed: {last[0]}")
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return result
+    command, pipe = [sys.executable, "-m", "zoo.bench.stopwatch"], subprocess.PIPE
+    task = {"side": side, "threads": threads, "turns": turns, "profile": profile}
+    with (
+        tempfile.TemporaryFile("w+") as words,
+        suppress(BrokenPipeError),
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=words, text=True, env=environment) as popen,
+    ):
+        try:
+            process = Process(side, popen, words)
+            process.tell(json.dumps({**workload.model_dump(), **task}))
+            yield process
+        finally:
+            popen.kill()
+
+
+def run(workload: Workload, side: str, threads: int, *, profile: bool = False) -> dict[str, Any]:
+    """A side or a limit alone, once."""
+    with started(workload, side, threads, turns=1, profile=profile) as process:
+        found = process.answer()
+        return found or {"steps_per_second": process.turn(), **process.answer()}
 
 
 def header(against: list[str]) -> list[str]:

@@ -1,7 +1,8 @@
-"""One side of one workload, timed in a process of its own: python -m zoo.bench.stopwatch < task.json.
+"""One side of one workload, timed in a process of its own: python -m zoo.bench.stopwatch, the task on its first line.
 
-{"import": seconds, "build": ..., "first": ..., "steps_per_second": ..., "memory": bytes, ...} comes back. Learning is
-timed between two moments at which both sides have made all the updates that are due.
+A side that learns answers {} after its warm-up, and then to each empty line with a turn of `steps` steps:
+{"steps_per_second": ...}. The last answer is {"import": seconds, "build": ..., "first": ..., "memory": bytes, ...}.
+A turn begins and ends where a side has made all the updates that are due.
 """
 
 import json
@@ -16,28 +17,35 @@ from typing import Any
 import numpy as np
 
 PARTS = ("act", "env", "store", "update")
-TASK = dict[str, Any]  # side, algorithm, env, settings, warmup, steps, threads, profile
+TASK = dict[str, Any]  # side, algorithm, env, settings, warmup, steps, turns, threads, profile
+Say = Callable[[dict[str, float]], None]
 
 
 class Watch:
-    """Notes when the warm-up and the work that counts are over."""
+    """Times the turns after the warm-up. Before each, `say` hears of the one before, and returns when it may begin."""
 
-    def __init__(self, warmup: int) -> None:
-        self.warmup = warmup
-        self.started: float | None = None
+    def __init__(self, task: TASK, say: Say) -> None:
+        self.steps, self.turns, self.say = task["steps"], task["turns"], say
+        self.due, self.ended = task["warmup"], 0
+        self.first_step, self.began = 0, 0.0  # of this turn
+        self.warm: float | None = None  # when the warm-up was over
 
     def at(self, step: int) -> None:
         """All updates due by `step` are made."""
-        if self.started is None and step >= self.warmup:
-            self.started, self.first_step = time.perf_counter(), step
+        if step < self.due or self.ended == self.turns:
+            return
+        now = time.perf_counter()
+        if self.warm is None:
+            self.warm = now
+            self.say({})
+        else:
+            self.ended += 1
+            self.say({"steps_per_second": (step - self.first_step) / (now - self.began)})
+        self.first_step, self.due = step, step + self.steps
+        self.began = time.perf_counter()
 
-    def rate(self, step: int) -> float:
-        """Steps a second since the warm-up."""
-        assert self.started is not None
-        return (step - self.first_step) / (time.perf_counter() - self.started)
 
-
-def zoo_side(task: TASK) -> dict[str, Any]:
+def zoo_side(task: TASK, say: Say) -> dict[str, Any]:
     """This package."""
     from numpy.random import SeedSequence
 
@@ -47,21 +55,22 @@ def zoo_side(task: TASK) -> dict[str, Any]:
     prepared = runs.prepare(task["algorithm"], task["env"], _settings(task), source="benchmark")
     built = time.perf_counter()
     learner, _ = runs.assemble(prepared, task["env"], *SeedSequence(0).spawn(2))
-    watch, total = Watch(task["warmup"]), task["warmup"] + task["steps"]
+    watch = Watch(task, say)
     built = time.perf_counter() - built
     first = time.perf_counter()
     with (
         processor(task["threads"], prepared.run.precision),
         profiled(learner, watch) if task["profile"] else nothing() as seconds,
     ):
+        total = prepared.run.total_steps
         for _ in learner.reports(total_steps=total, log_every=total, on_step=lambda: watch.at(learner.step)):
             pass
-        rate = watch.rate(learner.step)
-    assert watch.started is not None
+        watch.at(learner.step)
+    assert watch.warm is not None
     whole = sum(seconds.values())
     shares = {part: value / whole for part, value in seconds.items()} if whole else {}
     learner.source.close()
-    return {"build": built, "first": watch.started - first, "steps_per_second": rate, "shares": shares}
+    return {"build": built, "first": watch.warm - first, "shares": shares}
 
 
 @contextmanager
@@ -83,7 +92,7 @@ def profiled(learner: Any, watch: Watch) -> Iterator[dict[str, float]]:
             try:
                 return method(*args, **kwargs)
             finally:
-                if watch.started is not None:
+                if watch.warm is not None:
                     seconds[part] += time.perf_counter() - began
 
         setattr(owner, name, wrapper)
@@ -98,19 +107,19 @@ def profiled(learner: Any, watch: Watch) -> Iterator[dict[str, float]]:
 
 
 def _settings(task: TASK) -> dict[str, Any]:
-    total = task["warmup"] + task["steps"]
+    total = task["warmup"] + task["turns"] * task["steps"]
     own = {"total_steps": total, "seed": 0, "threads": task["threads"], "compile": task.get("compile", "on")}
     return {**own, **task["settings"]}
 
 
-def sb3_side(task: TASK) -> dict[str, Any]:
+def sb3_side(task: TASK, say: Say) -> dict[str, Any]:
     """Stable-Baselines3."""
     from zoo.crosscheck import theirs
 
-    return _twin(task, theirs.model)
+    return _twin(task, say, theirs.model)
 
 
-def sbx_side(task: TASK) -> dict[str, Any]:
+def sbx_side(task: TASK, say: Say) -> dict[str, Any]:
     """SBX, the same in JAX."""
     import sbx
     import torch
@@ -123,24 +132,24 @@ def sbx_side(task: TASK) -> dict[str, Any]:
     def model(settings: Any) -> Any:
         return theirs.model(settings, classes=classes)
 
-    return _twin(task, model)
+    return _twin(task, say, model)
 
 
-def _twin(task: TASK, make: Callable[[Any], Any]) -> dict[str, Any]:
+def _twin(task: TASK, say: Say, make: Callable[[Any], Any]) -> dict[str, Any]:
     from zoo.crosscheck import theirs
     from zoo.settings import resolve
 
     settings = resolve(task["algorithm"], task["env"], _settings(task), preset="sb3", use_tuned=False)
-    watch = Watch(task["warmup"])
+    watch = Watch(task, say)
 
     built = time.perf_counter()
     model = make(settings)
     built = time.perf_counter() - built
     first = time.perf_counter()
     theirs.learn(model, settings.run.total_steps, watch.at)
-    rate = watch.rate(model.num_timesteps)
-    assert watch.started is not None
-    return {"build": built, "first": watch.started - first, "steps_per_second": rate, "shares": {}}
+    watch.at(model.num_timesteps)
+    assert watch.warm is not None
+    return {"build": built, "first": watch.warm - first, "shares": {}}
 
 
 def env_side(task: TASK) -> dict[str, Any]:
@@ -157,13 +166,13 @@ def env_side(task: TASK) -> dict[str, Any]:
     space.seed(0)
     actions = [np.asarray(space.sample(), dtype=envs.spec.action_dtype) for _ in range(256)]
     zeros = np.zeros(envs.num_envs, np.float32)
-    steps = max(min(task["steps"], 40_000) // envs.num_envs, 1000)
+    steps = max(40_000 // envs.num_envs, 1000)
     began = time.perf_counter()
     for step in range(steps):
         envs.step(actions[step % 256], zeros)
     rate = steps * envs.num_envs / (time.perf_counter() - began)
     envs.close()
-    return {"build": 0.0, "first": 0.0, "steps_per_second": rate, "shares": {}}
+    return {"steps_per_second": rate}
 
 
 def flops_side(task: TASK) -> dict[str, Any]:
@@ -196,19 +205,35 @@ def flops_side(task: TASK) -> dict[str, Any]:
 
 
 PACKAGES = {"zoo": "zoo.runs", "sb3": "stable_baselines3", "sbx": "sbx"}
-SIDES = {"zoo": zoo_side, "sb3": sb3_side, "sbx": sbx_side, "env": env_side, "flops": flops_side}
+LEARNERS = {"zoo": zoo_side, "sb3": sb3_side, "sbx": sbx_side}
+LIMITS = {"env": env_side, "flops": flops_side}
 
 
 def main() -> None:
     """Read a task, time it, print what came out."""
-    task = json.load(sys.stdin)
+    answers, sys.stdout = sys.stdout, sys.stderr  # where a package's own words go
+    task = json.loads(sys.stdin.readline())
+    side, ended = task["side"], 0
+
+    def say(answer: dict[str, Any]) -> None:
+        print(json.dumps(answer), file=answers, flush=True)
+
+    def take_turns(answer: dict[str, float]) -> None:
+        nonlocal ended
+        say(answer)
+        if ended < task["turns"]:
+            sys.stdin.readline()
+        ended += 1
+
+    if side in LIMITS:
+        say(LIMITS[side](task))
+        return
     began = time.perf_counter()
-    if task["side"] in PACKAGES:
-        import_module(PACKAGES[task["side"]])
+    import_module(PACKAGES[side])
     imported = time.perf_counter() - began
-    result = SIDES[task["side"]](task)
+    result = LEARNERS[side](task, take_turns)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"import": imported, "memory": memory, **result}))
+    say({"import": imported, "memory": memory, **result})
 
 
 if __name__ == "__main__":

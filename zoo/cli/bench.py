@@ -86,7 +86,7 @@ def bench(
 @bench.command()
 @click.option("--against", metavar="A,B", default="sb3", help="Peers to measure beside: sb3, sbx; or none.  [sb3]")
 @click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
-@click.option("--repeat", type=click.IntRange(min=1), default=3, help="Runs of each side.  [3]")
+@click.option("--repeat", type=click.IntRange(min=1), default=9, help="Turns of each side.  [9]")
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it there.")
 def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> None:
     """Measure env-steps a second while learning, beside peers with the same settings and beside the machine's limits.
@@ -101,7 +101,7 @@ def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> No
             raise UserError(f"--against {name}: expected sb3, sbx, both with a comma, or none")
     if "sbx" in peers and find_spec("sbx") is None:
         raise UserError("SBX is not installed: pip install sbx-rl")
-    table = Table(*stopwatch.header(peers), title="steps a second while learning, median of repeats")
+    table = Table(*stopwatch.header(peers), title="steps a second while learning, median of turns")
     results = []
     say = console(stderr=True).print
     for measured in stopwatch.measure(_split(algos), against=peers, repeat=repeat, say=say):
