@@ -135,7 +135,7 @@ class Fake:
     turns: list[tuple[str, int]]
 
     def __init__(self, workload: Workload, side: str, threads: int, *, turns: int, profile: bool = False) -> None:
-        self.racer, self.left = (side, threads), turns
+        self.racer = (side, threads)
 
     def __enter__(self) -> "Fake":
         return self

@@ -149,7 +149,7 @@ def _twin(task: TASK, say: Say, make: Callable[[Any], Any]) -> dict[str, Any]:
     theirs.learn(model, settings.run.total_steps, watch.at)
     watch.at(model.num_timesteps)
     assert watch.warm is not None
-    return {"build": built, "first": watch.warm - first, "shares": {}}
+    return {"build": built, "first": watch.warm - first}
 
 
 def env_side(task: TASK) -> dict[str, Any]:
