@@ -189,15 +189,18 @@ def test_no_actor_outlives_its_learner(stop: signal.Signals, tmp_path: "os.PathL
     with open(script, "w") as file:
         file.write(SCRIPT)
     learner = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    process = psutil.Process(learner.pid)
-    deadline = time.monotonic() + 60
-    while len(process.children()) < 3 and time.monotonic() < deadline:  # two actors and their resource tracker
-        time.sleep(0.1)
-    children = process.children()
-    time.sleep(3)
-    learner.send_signal(stop)
-    learner.wait(30)
-    learner.stdout.close()  # type: ignore[union-attr]
+    try:
+        process = psutil.Process(learner.pid)
+        deadline = time.monotonic() + 60
+        while len(process.children()) < 3 and time.monotonic() < deadline:  # two actors and their resource tracker
+            time.sleep(0.1)
+        children = process.children()
+        time.sleep(3)
+        learner.send_signal(stop)
+        learner.wait(30)
+    finally:
+        learner.kill()
+        learner.communicate()
     _, alive = psutil.wait_procs(children, timeout=30)
     assert len(children) >= 2
     assert not alive

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -402,6 +403,28 @@ def test_the_second_signal_does_not_wait(tmp_path: Path, tally: Tally, monkeypat
     with tally.fault(), pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", "a2c")
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_is_heard_where_python_drops_what_it_raises(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the weak references of torch's compiler, in a run without a folder."""
+    step, count = envs.Envs.step, 0
+
+    def interrupted(self: Any, action: Any, log_prob: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 5:
+            dying = set[int]()
+            _ = weakref.ref(dying, lambda _: os.kill(os.getpid(), signal.SIGINT))
+            del dying
+        return step(self, action, log_prob)
+
+    monkeypatch.setattr(envs.Envs, "step", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with tally.fault(), pytest.raises(KeyboardInterrupt):
+        zoo.train("a2c", "CartPole-v1", seed=0, total_steps=2000, num_envs=2, eval_episodes=0, compile="off")
+    assert count == 5
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_no_environment_outlives_a_killed_run(tmp_path: Path, tally: Tally) -> None:

@@ -187,24 +187,53 @@ class Watcher(Protocol):
         """A checkpoint is about to be taken."""
 
 
-class Keeper:
-    """Takes checkpoints of a run: at intervals, when it is told to stop, and whenever it is asked."""
+class Stopper:
+    """Ends a run that keeps nothing when Ctrl-C is pressed: at once, or after the step if that was lost.
 
-    def __init__(self, folder: Path, learner: Learner, recorder: Watcher, every: Interval) -> None:
-        self.folder, self.learner, self.recorder, self.every = folder, learner, recorder, every
-        self.step, self.time = 0, time.monotonic()  # of the last checkpoint
+    Python drops what a signal's handler raises in the callback of a weak reference, of which torch's compiler has many.
+    """
+
+    def __init__(self) -> None:
         self.signal: int | None = None
         self.handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.handlers[number] = signal.signal(number, self._on_signal)
+        # A handler of the caller's own stays.
+        self._listen(*([signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []))
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
+
+    def on_step(self) -> None:
+        """Raises KeyboardInterrupt if a signal came."""
+        if self.signal is not None:
+            raise KeyboardInterrupt
+
+    def save(self) -> None:
+        """Nothing: there is no folder."""
+
+    def _listen(self, *numbers: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        raise KeyboardInterrupt
+
+
+class Keeper(Stopper):
+    """Takes checkpoints of a run: at intervals, when it is told to stop, and whenever it is asked."""
+
+    def __init__(self, folder: Path, learner: Learner, recorder: Watcher, every: Interval) -> None:
+        super().__init__()
+        self.folder, self.learner, self.recorder, self.every = folder, learner, recorder, every
+        self.step, self.time = 0, time.monotonic()  # of the last checkpoint
+
+    def __enter__(self) -> Self:
+        self._listen(signal.SIGINT, signal.SIGTERM)
+        return self
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:  # the second one does not wait for the end of a step

@@ -30,7 +30,7 @@ from zoo import checkpoint, registry
 from zoo.actors import Cluster, Inline, Job, Processes, Remote, Source
 from zoo.agent import Agent, load_agent
 from zoo.algos.base import Algorithm, Buffer
-from zoo.checkpoint import EVERY, Keeper, hold, interval
+from zoo.checkpoint import EVERY, Keeper, Stopper, hold, interval
 from zoo.compile import compile_step
 from zoo.config import build
 from zoo.envs import Envs
@@ -195,28 +195,27 @@ def run(
     with ExitStack() as stack:
         stack.callback(learner.source.close)
         stack.enter_context(processor(settings.run.threads, settings.run.precision))
-        keeper = None
-        if out is not None:
+        if out is None:
+            stopper = stack.enter_context(Stopper())
+        else:
             stack.enter_context(hold(out, resumed=resumed))
-            keeper = stack.enter_context(Keeper(out, learner, recorder, every))
+            stopper = keeper = stack.enter_context(Keeper(out, learner, recorder, every))
             if resumed:
                 for line in keeper.resume():
                     warnings.warn(line, stacklevel=2)
             recorder.open(out, learner.step if resumed else None)
             stack.callback(recorder.close)
-        _train(learner, recorder, keeper, on_row)
+        _train(learner, recorder, stopper, on_row)
         return recorder.finish()
 
 
-def _train(learner: Learner, recorder: Recorder, keeper: Keeper | None, on_row: Callable[[Row], None]) -> None:
+def _train(learner: Learner, recorder: Recorder, stopper: Stopper, on_row: Callable[[Row], None]) -> None:
     settings = recorder.settings
-    on_step = keeper.on_step if keeper is not None else lambda: None
     steps, every = settings.run.total_steps, log_every(settings)
     try:
-        for report in learner.reports(total_steps=steps, log_every=every, on_step=on_step):
+        for report in learner.reports(total_steps=steps, log_every=every, on_step=stopper.on_step):
             on_row(recorder.record(report))
-        if keeper is not None:
-            keeper.save()
+        stopper.save()
     except BaseException:
         recorder.rescue()
         raise
