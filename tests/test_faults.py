@@ -410,21 +410,24 @@ def test_ctrl_c_is_heard_where_python_drops_what_it_raises(tally: Tally, monkeyp
     """As in the weak references of torch's compiler, in a run without a folder."""
     step, count = envs.Envs.step, 0
 
-    def interrupted(self: Any, action: Any, log_prob: Any) -> Any:
+    def interrupted(self: Any, *args: Any) -> Any:
         nonlocal count
         count += 1
         if count == 5:
             dying = set[int]()
             _ = weakref.ref(dying, lambda _: os.kill(os.getpid(), signal.SIGINT))
             del dying
-        return step(self, action, log_prob)
+        return step(self, *args)
 
     monkeypatch.setattr(envs.Envs, "step", interrupted)
-    before = signal.getsignal(signal.SIGINT)
-    with tally.fault(), pytest.raises(KeyboardInterrupt):
-        zoo.train("a2c", "CartPole-v1", seed=0, total_steps=2000, num_envs=2, eval_episodes=0, compile="off")
-    assert count == 5
-    assert signal.getsignal(signal.SIGINT) is before
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with tally.fault(), pytest.raises(KeyboardInterrupt):
+            zoo.train("a2c", "CartPole-v1", seed=0, total_steps=2000, num_envs=2, compile="off")
+        assert count == 5
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_no_environment_outlives_a_killed_run(tmp_path: Path, tally: Tally) -> None:
