@@ -302,7 +302,7 @@ from zoo.bench import plan as planning
 from zoo.cli import main
 tiny = {tiny!r}
 envs = {{"CartPole-v1": {{"ppo": tiny}}, "Pendulum-v1": {{"ppo": tiny}}}}
-planning.presets = lambda: {{"quick": planning.Preset(about="", seeds=3, envs=envs)}}
+planning.presets = lambda: {{"quick": planning.Preset(about="", seeds=2, envs=envs)}}
 planning.EPISODES, planning.FINAL_EPISODES = 1, 2
 main(["bench", "--algos", "ppo", "--out", sys.argv[1]])
 """

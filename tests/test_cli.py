@@ -257,7 +257,7 @@ def test_console_script_in_a_process_of_its_own(workplace: Path) -> None:
 def test_interrupted_run_keeps_its_agent(workplace: Path) -> None:
     command = [SCRIPT, "run", "ppo", "--env", "CartPole", "--out", "here", *SMALL_PPO]
     process = subprocess.Popen(
-        [*command, "--total-steps", "1e7", "--log-every", "100", "--eval-every", "0"],
+        [*command, "--total-steps", "1e7", "--log-every", "100", "--eval-every", "0", "--compile", "off"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

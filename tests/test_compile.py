@@ -11,7 +11,6 @@ from numpy.random import SeedSequence
 from tabular import live
 from torch import Tensor
 
-import zoo
 from zoo import registry
 from zoo.compile import WORTH_IT, compile_step
 from zoo.errors import UserError
@@ -93,8 +92,22 @@ def test_no_compiler_is_said_once_or_refused(monkeypatch: pytest.MonkeyPatch) ->
         assert not compile_step(algo, buffer, "off", 50_000_000)
 
 
+class Doubling:
+    """The least that compiles: a step that depends on a setting."""
+
+    def __init__(self, twice: bool) -> None:
+        self.twice = twice
+
+    def step(self, x: Tensor) -> Tensor:
+        return 2 * x if self.twice else x + 0
+
+
 @torch._dynamo.config.patch(recompile_limit=1, accumulated_recompile_limit=1)
 def test_many_settings_in_one_process() -> None:
     """Each makes torch compile the same function anew, and torch gives up after some."""
-    for baseline in (False, True):
-        zoo.train("qac", "CartPole-v1", total_steps=10, baseline=baseline, compile="on", eval_every=0, eval_episodes=0)
+    algo, spec, _ = make("a2c")
+    buffer = algo.make_buffer(spec, 2)
+    for twice in (False, True):
+        algo = Doubling(twice)
+        assert compile_step(algo, buffer, "on", 1)
+        assert algo.step(torch.ones(3)).tolist() == [1 + twice] * 3
