@@ -1,7 +1,7 @@
 """The replay buffer: a sample is what was added, drawn as often as it should be, at the memory that it should take."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -191,7 +191,9 @@ def test_samples_are_copies() -> None:
     before = filled.buffer.sample()
     for field in before:
         field.zero_()
-    assert (filled.buffer.sample().obs[0, :, 0] > 0).all()
+    after = filled.buffer.sample()
+    assert (after.obs[0, :, 0] > 0).all()
+    assert (after.weight == 1).all()
 
 
 # How often it is drawn.
@@ -199,7 +201,7 @@ def test_samples_are_copies() -> None:
 
 def frequencies(buffer: ReplayBuffer, draws: int) -> dict[int, int]:
     """How often each transition, by its observation, starts a sample."""
-    tags = torch.cat([buffer.sample().obs[0, :, 0] for _ in range(draws // buffer.config.batch_size)])
+    tags = torch.cat([buffer.sample().obs[0, :, 0].clone() for _ in range(draws // buffer.config.batch_size)])
     return dict(zip(*(each.tolist() for each in tags.int().unique(return_counts=True)), strict=True))
 
 
@@ -314,13 +316,21 @@ def test_sum_tree_gives_new_slots_the_largest_priority_ever() -> None:
 # What it costs.
 
 
-def size_of(value: Any) -> int:
-    """Bytes of all arrays within."""
+def size_of(buffer: ReplayBuffer) -> int:
+    """Bytes of all arrays within; views have none of their own."""
+    owners = {id(array): array.nbytes for array in map(owner_of, arrays_in(buffer))}
+    return sum(owners.values())
+
+
+def arrays_in(value: Any) -> list[Array]:
     if isinstance(value, np.ndarray):
-        return value.nbytes
-    if isinstance(value, tuple):
-        return sum(map(size_of, value))
-    return sum(map(size_of, vars(value).values())) if isinstance(value, ReplayBuffer | SumTree) else 0
+        return [value]
+    parts: Iterable[Any] = vars(value).values() if isinstance(value, ReplayBuffer | SumTree) else ()
+    return [array for part in (value if isinstance(value, tuple) else parts) for array in arrays_in(part)]
+
+
+def owner_of(array: Array) -> Array:
+    return array if array.base is None else owner_of(array.base)
 
 
 @pytest.mark.parametrize("num_envs", [1, 8])

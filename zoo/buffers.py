@@ -263,6 +263,44 @@ def fields_of(records: Array, next_obs: Array) -> Transition:
     return Transition(next_obs=next_obs, **{name: records[name] for name in STORED})
 
 
+def opaque(records: Array) -> Array:
+    """The same memory as records without fields, which numpy copies twice as fast."""
+    return records.view(f"V{records.itemsize}")
+
+
+class _Gathered:
+    """Memory that `count` samples, each of N trajectories of n rows, are gathered into, and the segments that read it.
+
+    It is used again and again: the views of a small sample take longer to make than its records to copy.
+    """
+
+    def __init__(self, dtype: np.dtype[np.void], n: int, size: int, count: int) -> None:
+        shape = (n, count * size)
+        self.slots, self.after = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self.records, self.successors = np.zeros(shape, dtype), np.zeros(shape, dtype)
+        self.weight = np.zeros(count * size, np.float32)
+        fields = fields_of(self.records, self.successors["obs"])
+        parts = [slice(start, start + size) for start in range(0, count * size, size)]
+        self.segments = [
+            Segment(*map(torch.from_numpy, [*(x[:, part] for x in fields), self.weight[part], self.slots[0, part]]))
+            for part in parts
+        ]
+        self._to = opaque(self.records), opaque(self.successors)
+        self._flags = self.successors["startable"], self.records["terminated"], self.records["truncated"]
+        self._followed = np.zeros(shape, np.bool_)
+
+    def gather(self, stored: Array, num_envs: int) -> list[Segment]:
+        """The segments, of the opaque records at `slots`."""
+        np.add(self.slots, num_envs, out=self.after)
+        for slots, memory in zip((self.slots, self.after), self._to, strict=True):
+            stored.take(slots, 0, memory, "wrap")
+        startable, terminated, truncated = self._flags
+        # What follows the newest transition is not known yet.
+        np.logical_or(startable, terminated, out=self._followed)
+        np.logical_or(truncated, ~self._followed, out=truncated)
+        return self.segments
+
+
 class ReplayBuffer:
     """The last `capacity` transitions; `num_updates` samples of them for every `train_every` steps.
 
@@ -294,6 +332,10 @@ class ReplayBuffer:
         check_memory(spec, self.num_slots, prioritized=priority_exponent > 0)
         self._records = np.zeros(self.num_slots, record_of(spec))
         self._startable = self._records["startable"]  # which slots hold a whole transition
+        self._row, self._successor = np.zeros((2, num_envs), record_of(spec))  # of one step
+        self._row["startable"] = True
+        self._opaque = opaque(self._records), opaque(self._row), opaque(self._successor)
+        self._gathered: dict[int, _Gathered] = {}  # by the number of samples
         self._next = np.arange(num_envs)  # the slot that each environment writes next
         self._used = 0  # slots below this may be startable
         self._stored = self._unlearned = 0
@@ -301,16 +343,15 @@ class ReplayBuffer:
 
     def add(self, transition: Transition, alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
-        if not alive.all():
-            transition = map_fields(lambda values: values[alive], transition)
-        slots = self._next[alive]
         for name in STORED:
-            self._records[name][slots] = getattr(transition, name)
-        successors = self._after(slots)
-        self._records["obs"][successors] = transition.next_obs
-        self._startable[slots], self._startable[successors] = True, False
+            self._row[name] = getattr(transition, name)
+        self._successor["obs"] = transition.next_obs
         ended = transition.terminated | transition.truncated
-        self._next[alive] = np.where(ended, self._after(successors), successors)
+        slots = self._next[alive]
+        successors = self._after(slots)
+        records, row, successor = self._opaque
+        records[slots], records[successors] = row[alive], successor[alive]
+        self._next[alive] = self._after(slots, 1 + ended[alive])
         self._used = max(self._used, int(successors.max(initial=0)) + 1)
         self._stored += len(slots)
         self._unlearned += len(slots)
@@ -357,51 +398,43 @@ class ReplayBuffer:
         return max(total_steps - self.config.learning_starts, 0) // self.config.train_every * self.config.num_updates
 
     def sample(self) -> Segment:
-        """One sample, (n, N, ...)."""
+        """One sample, (n, N, ...), in memory that the next one reuses."""
         return self.samples(1)[0]
 
     def samples(self, count: int) -> list[Segment]:
-        """That many samples, gathered together, which takes little longer than one."""
-        slots, weight = self._draw(count * self.config.batch_size)
-        rows = [slots]
-        for _ in range(self.config.n_step - 1):
-            following = self._after(rows[-1])
+        """That many samples, which takes little longer than one, in memory that the next call reuses."""
+        if count not in self._gathered:
+            sizes = self.config.n_step, self.config.batch_size, count
+            self._gathered[count] = _Gathered(self._records.dtype, *sizes)
+        gathered = self._gathered[count]
+        rows = gathered.slots
+        rows[0], gathered.weight[:] = self._draw(rows.shape[1])
+        for row in range(1, len(rows)):
+            following = self._after(rows[row - 1])
             following = np.where(self._startable[following], following, self._after(following))
             # Past the newest transition there may be nothing: it stands twice, cut off by its own truncation.
-            rows.append(np.where(self._startable[following], following, rows[-1]))
-        index = np.stack(rows)  # (n, N)
-        records, successors = self._records.take(index), self._records.take(self._after(index))
-        newest = ~successors["startable"] & ~records["terminated"]
-        records["truncated"] |= newest
-        fields = fields_of(records, successors["obs"])
-        size = self.config.batch_size
-        parts = [slice(start, start + size) for start in range(0, len(slots), size)]
-        return [
-            Segment(*map(torch.from_numpy, [*(field[:, part] for field in fields), weight[part], slots[part]]))
-            for part in parts
-        ]
+            rows[row] = np.where(self._startable[following], following, rows[row - 1])
+        return gathered.gather(self._opaque[0], self.num_envs)
 
     def reprioritize(self, slots: Tensor, error: Tensor) -> None:
         """Set the priorities of sampled slots, (N,), to their absolute TD errors, (N,)."""
         if self._priorities is not None:
             self._priorities.set(slots.cpu().numpy(), error.abs().cpu().numpy())
 
-    def _draw(self, count: int) -> tuple[Array, Array]:
-        """Slots to start from, and their weights; (count,) each."""
+    def _draw(self, count: int) -> tuple[Array, Array | float]:
+        """Slots to start from, (count,), and their weights, which may be one for all."""
         if self._priorities is not None:
             slots, share = self._priorities.draw(self.rng, count)
             weight = share**-self.importance_exponent  # Schaul's factor N cancels in the next line
             return slots, (weight / weight.max()).astype(np.float32)
         slots = self.rng.integers(self._used, size=count)
-        while not (good := self._startable[slots]).all():
+        while np.count_nonzero(good := self._startable[slots]) < count:
             slots[~good] = self.rng.integers(self._used, size=int((~good).sum()))
-        return slots, np.ones(count, np.float32)
+        return slots, 1.0
 
-    def _after(self, slots: Array) -> Array:
-        """The slots one time step later in the same columns."""
-        later: Array = slots + self.num_envs
-        later[later >= self.num_slots] -= self.num_slots
-        return later
+    def _after(self, slots: Array, rows: Array | int = 1) -> Array:
+        """The slots so many time steps later in the same columns."""
+        return (slots + rows * self.num_envs) % self.num_slots
 
 
 class SumTree:
