@@ -92,22 +92,35 @@ def test_no_compiler_is_said_once_or_refused(monkeypatch: pytest.MonkeyPatch) ->
         assert not compile_step(algo, buffer, "off", 50_000_000)
 
 
-class Doubling:
-    """The least that compiles: a step that depends on a setting."""
+class Scaling:
+    """The least that compiles: a step that depends on a setting, and on its arguments."""
 
-    def __init__(self, twice: bool) -> None:
-        self.twice = twice
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
 
-    def step(self, x: Tensor) -> Tensor:
-        return 2 * x if self.twice else x + 0
+    def step(self, x: Tensor, negate: bool = False) -> Tensor:
+        return -self.scale * x if negate else self.scale * x
+
+
+def scaling(scale: float) -> Scaling:
+    algo, spec, _ = make("a2c")
+    compiled = Scaling(scale)
+    assert compile_step(compiled, algo.make_buffer(spec, 2), "on", 1)
+    return compiled
 
 
 @torch._dynamo.config.patch(recompile_limit=1, accumulated_recompile_limit=1)
 def test_many_settings_in_one_process() -> None:
-    """Each makes torch compile the same function anew, and torch gives up after some."""
-    algo, spec, _ = make("a2c")
-    buffer = algo.make_buffer(spec, 2)
-    for twice in (False, True):
-        algo = Doubling(twice)
-        assert compile_step(algo, buffer, "on", 1)
-        assert algo.step(torch.ones(3)).tolist() == [1 + twice] * 3
+    """They share a function, and no graphs, of which torch allows a function only so many."""
+    first, second = scaling(2.0), scaling(3.0)
+    for _ in range(2):
+        assert first.step(torch.ones(2)).tolist() == [2, 2]
+        assert second.step(torch.ones(2)).tolist() == [3, 3]
+
+
+def test_arguments_decide_on_the_graph() -> None:
+    algo = scaling(2.0)
+    for size, negate, dtype in [(2, False, torch.float32), (3, False, torch.float32), (3, True, torch.float64)]:
+        found = algo.step(torch.ones(size, dtype=dtype), negate)
+        assert found.tolist() == [-2.0 if negate else 2.0] * size
+        assert found.dtype == dtype

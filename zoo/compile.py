@@ -4,8 +4,12 @@ Small networks on a CPU spend their time in dispatch, so the unit is an algorith
 with all noise drawn outside. Compiled or not, the same numbers come out, to rounding.
 """
 
+import inspect
+import re
 import shutil
 import warnings
+from collections.abc import Callable, Sequence
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -15,7 +19,6 @@ from zoo.errors import UserError
 
 WORTH_IT = 5000  # steps: compiling takes 5 to 30 s and saves 0.5 to 5 ms a step
 COMPILERS = ("g++", "clang++", "c++")
-VERSIONS = 1000
 
 
 def compile_step(algo: Any, buffer: Buffer, mode: str, total_steps: int) -> bool:
@@ -35,9 +38,24 @@ def compile_step(algo: Any, buffer: Buffer, mode: str, total_steps: int) -> bool
         return False
     from zoo.products import OPTIONS  # which imports torch's compiler: two seconds that uncompiled runs do without
 
-    dynamo = torch._dynamo.config
-    dynamo.trace_autograd_ops = True  # torch.autograd.grad inside the graph
-    # Runs of different settings in one process are versions of one function, of which torch by default allows 8.
-    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = VERSIONS
-    algo.step = torch.compile(algo.step, fullgraph=True, options=OPTIONS)
+    torch._dynamo.config.trace_autograd_ops = True  # torch.autograd.grad inside the graph
+    options: dict[str, Any] = {**OPTIONS, "guard_filter_fn": _about_arguments_of(algo.step)}
+    algo.step = torch.compile(_with_code_of_its_own(algo.step), fullgraph=True, options=options)
     return True
+
+
+def _with_code_of_its_own(method: MethodType) -> MethodType:
+    """`method` with a copy of its code, where torch keeps its graphs: no other algorithm finds them there."""
+    function = method.__func__
+    copy = FunctionType(function.__code__.replace(), function.__globals__, closure=function.__closure__)
+    copy.__defaults__, copy.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
+    return MethodType(copy, method.__self__)
+
+
+def _about_arguments_of(step: MethodType) -> Callable[[Sequence[Any]], list[bool]]:
+    """Which of the conditions of a graph torch is to check at each call: those on the arguments and on torch itself.
+
+    The others are hundreds, on attributes of the algorithm of which only the weights' numbers ever change.
+    """
+    names = {"", *inspect.signature(step).parameters}
+    return lambda conditions: [re.split(r"\W", each.name)[0] in names for each in conditions]

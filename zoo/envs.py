@@ -110,7 +110,7 @@ class Envs:
             raise DivergedError(f"the policy became NaN: it acts {decoded[0]}; earlier checkpoints are whole")
         self.actions.append(decoded)
         out = self._advance(decoded)
-        if not (np.isfinite(out.reward).all() and np.isfinite(out.next_obs).all()):
+        if not (_is_finite(out.reward) and _is_finite(out.next_obs)):
             raise self._not_finite(out, decoded)
         self.returns += out.reward * out.alive
         self.lengths += out.alive
@@ -277,6 +277,10 @@ class Envs:
             self._begin(~alive)
         self._alive = ~((terminated | truncated) & alive)
         return Outcome(obs, reward, terminated, truncated, alive, obs)
+
+
+def _is_finite(values: Array) -> bool:
+    return np.count_nonzero(np.isfinite(values)) == values.size  # `all` takes three times as long for a few
 
 
 def _end(vector: AsyncVectorEnv) -> None:

@@ -4,9 +4,9 @@ Shapes: N rows, A action dimensions or choices, F features.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,25 @@ Activation = Literal["tanh", "relu"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
+class Plain:
+    """A module whose call is its `forward`: torch's own looks for hooks first, which takes as long as a small layer."""
+
+    forward: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.forward(*args)
+
+
+class Linear(Plain, nn.Linear):
+    """torch's, but for the way to its parameters: as attributes they take longer to find than to multiply by."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._parameters["weight"], self._parameters["bias"])  # type: ignore[arg-type]
+
+
 def linear(width_in: int, width_out: int, gain: float | None = None) -> nn.Linear:
     """A layer with orthogonal weights of this gain and no bias, or with torch's own initialisation (no gain)."""
-    layer = nn.Linear(width_in, width_out)
+    layer = Linear(width_in, width_out)
     return layer if gain is None else orthogonal(layer, gain)
 
 
@@ -37,8 +53,8 @@ def orthogonal(layer: Layer, gain: float) -> Layer:
     return layer
 
 
-class Layers(nn.Sequential):
-    """Layers applied in turn, without the hooks that torch looks for at each call: small layers cost no more."""
+class Layers(Plain, nn.Sequential):
+    """Layers applied in turn."""
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self._modules.values():
@@ -54,7 +70,7 @@ def mlp(sizes: Sequence[int], activation: Activation, gain: float | None = None)
     return Layers(*layers)
 
 
-class Encoder(nn.Module):
+class Encoder(Plain, nn.Module):
     """Observations to flat float features, (N, F): one-hot integers, flat vectors, a small CNN for images."""
 
     def __init__(self, spec: Spec) -> None:
@@ -111,7 +127,7 @@ def _small_cnn(channels: int) -> nn.Sequential:
     return nn.Sequential(orthogonal(nn.Conv2d(channels, 16, 3, padding=1), math.sqrt(2)), nn.ReLU(), nn.Flatten())
 
 
-class V(nn.Module):
+class V(Plain, nn.Module):
     """A state's value, (N,)."""
 
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
@@ -125,7 +141,7 @@ class V(nn.Module):
         return value.squeeze(-1)
 
 
-class Q(nn.Module):
+class Q(Plain, nn.Module):
     """The values of all discrete actions at once, (N, A).
 
     Dueling: Q(s, a) = V(s) + A(s, a) - mean_a A(s, a), two heads on one body.    Wang et al. 2016, equation 9
@@ -151,7 +167,7 @@ def take(q: Tensor, action: Tensor) -> Tensor:
     return q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
 
-class EnsembleLinear(nn.Module):
+class EnsembleLinear(Plain, nn.Module):
     """E linear layers side by side, (E, N, in) to (E, N, out), each initialised as torch initialises one.
 
     Fewer inputs than E go through the first layers, at their cost alone.
@@ -167,7 +183,7 @@ class EnsembleLinear(nn.Module):
         return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
 
 
-class QEnsemble(nn.Module):
+class QEnsemble(Plain, nn.Module):
     """E independent Q(s, a) of given actions, (E, N), or the first `size` of them, (size, N).
 
     Discrete dimensions of an action enter one-hot.
@@ -195,7 +211,7 @@ class QEnsemble(nn.Module):
         return q.reshape(size, *x.shape[:-1])
 
 
-class ActionQ(nn.Module):
+class ActionQ(Plain, nn.Module):
     """Q(s, a) of given actions, (N,), whatever the action space, and its mean under a policy."""
 
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
@@ -220,7 +236,7 @@ class ActionQ(nn.Module):
         return torch.stack([self(obs, policy.sample(each)) for each in noise]).mean(0)
 
 
-class Policy(nn.Module):
+class Policy(Plain, nn.Module):
     """A distribution over actions: categorical for each discrete dimension, a diagonal Gaussian for a Box.
 
     The Gaussian's log standard deviation is a parameter of its own, independent of the state.
@@ -256,7 +272,7 @@ def check_bounds(spec: Spec) -> None:
         raise UserError(f"squashed actions need finite bounds and scale_actions; here: {spec.action_space}")
 
 
-class Deterministic(nn.Module):
+class Deterministic(Plain, nn.Module):
     """One action for each state, squashed into [-1, 1], (N, A)."""
 
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
@@ -271,7 +287,7 @@ class Deterministic(nn.Module):
         return action
 
 
-class SquashedPolicy(nn.Module):
+class SquashedPolicy(Plain, nn.Module):
     """A Gaussian squashed into [-1, 1]; its log standard deviation depends on the state and stays in [-20, 2].
 
     Haarnoja et al. 2018, appendix C
