@@ -69,7 +69,8 @@ class Inline:
 
     def step(self, progress: Progress) -> Step:
         step = act_and_step(self.actor, self.envs, progress, self.device)
-        step, self.broken = step._replace(broken=self.broken), NONE
+        if len(self.broken):
+            step, self.broken = step._replace(broken=self.broken), NONE
         return step
 
     def learned(self) -> None:

@@ -427,10 +427,14 @@ class ReplayBuffer:
             slots, share = self._priorities.draw(self.rng, count)
             weight = share**-self.importance_exponent  # Schaul's factor N cancels in the next line
             return slots, (weight / weight.max()).astype(np.float32)
-        slots = self.rng.integers(self._used, size=count)
+        slots = self._any(count)
         while np.count_nonzero(good := self._startable[slots]) < count:
-            slots[~good] = self.rng.integers(self._used, size=int((~good).sum()))
+            slots[~good] = self._any(int((~good).sum()))
         return slots, 1.0
+
+    def _any(self, count: int) -> Array:
+        """Slots in use, uniformly; `rng.integers` takes twice as long."""
+        return (self.rng.random(count) * self._used).astype(np.int64)
 
     def _after(self, slots: Array, rows: Array | int = 1) -> Array:
         """The slots so many time steps later in the same columns."""
