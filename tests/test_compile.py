@@ -124,3 +124,10 @@ def test_arguments_decide_on_the_graph() -> None:
         found = algo.step(torch.ones(size, dtype=dtype), negate)
         assert found.tolist() == [-2.0 if negate else 2.0] * size
         assert found.dtype == dtype
+
+
+def test_a_changed_attribute_is_noticed() -> None:
+    algo = scaling(2.0)
+    for scale in (2.0, 3.0, 2.0):
+        algo.scale = scale
+        assert algo.step(torch.ones(2)).tolist() == [scale] * 2

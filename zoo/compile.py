@@ -19,6 +19,7 @@ from zoo.errors import UserError
 
 WORTH_IT = 5000  # steps: compiling takes 5 to 30 s and saves 0.5 to 5 ms a step
 COMPILERS = ("g++", "clang++", "c++")
+PLAIN = ("CONSTANT_MATCH", "EQUALS_MATCH")  # torch's names for conditions on numbers, text and the like
 
 
 def compile_step(algo: Any, buffer: Buffer, mode: str, total_steps: int) -> bool:
@@ -39,7 +40,7 @@ def compile_step(algo: Any, buffer: Buffer, mode: str, total_steps: int) -> bool
     from zoo.products import OPTIONS  # which imports torch's compiler: two seconds that uncompiled runs do without
 
     torch._dynamo.config.trace_autograd_ops = True  # torch.autograd.grad inside the graph
-    options: dict[str, Any] = {**OPTIONS, "guard_filter_fn": _about_arguments_of(algo.step)}
+    options: dict[str, Any] = {**OPTIONS, "guard_filter_fn": _worth_checking(algo.step)}
     algo.step = torch.compile(_with_code_of_its_own(algo.step), fullgraph=True, options=options)
     return True
 
@@ -52,10 +53,16 @@ def _with_code_of_its_own(method: MethodType) -> MethodType:
     return MethodType(copy, method.__self__)
 
 
-def _about_arguments_of(step: MethodType) -> Callable[[Sequence[Any]], list[bool]]:
-    """Which of the conditions of a graph torch is to check at each call: those on the arguments and on torch itself.
+def _worth_checking(step: MethodType) -> Callable[[Sequence[Any]], list[bool]]:
+    """Which conditions of a graph torch is to check at each call: on `step`'s arguments, on attributes of the algorithm
+    that are plain values, on torch itself.
 
-    The others are hundreds, on attributes of the algorithm of which only the weights' numbers ever change.
+    The others are hundreds, on settings, layers and their weights, of which only the numbers ever change.
     """
-    names = {"", *inspect.signature(step).parameters}
-    return lambda conditions: [re.split(r"\W", each.name)[0] in names for each in conditions]
+    arguments = {"", *inspect.signature(step).parameters}
+
+    def is_worth(condition: Any) -> bool:
+        own = re.fullmatch(r"self\.\w+", condition.name) and condition.guard_type in PLAIN
+        return bool(own) or re.split(r"\W", condition.name)[0] in arguments
+
+    return lambda conditions: [is_worth(each) for each in conditions]
