@@ -1,6 +1,7 @@
 """The benchmark of speed measures the same work on all sides, and its sums are right."""
 
 import json
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,10 @@ class Fake:
     def answer(self) -> dict[str, Any]:
         if self.racer[0] == "flops":
             return {"flops": 1e6, "rate": 1e9}
-        return {"steps_per_second": 20.0, "import": 1, "build": 1, "first": 1, "memory": 1, "shares": {}}
+        return {"steps_per_second": 20.0, **self.end()}
+
+    def end(self) -> dict[str, Any]:
+        return {"import": 1, "build": 1, "first": 1, "memory": 1, "shares": {}}
 
 
 def test_sides_take_turns_and_count_at_their_best_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +174,9 @@ def test_processes_take_turns() -> None:
         assert process.answer() == {}
         assert process.turn() > 0
         assert process.turn() > 0
-        assert process.answer()["memory"] > 2**26
+        with pytest.raises(subprocess.TimeoutExpired):  # it would take time from others
+            process.popen.wait(1)
+        assert process.end()["memory"] > 2**26
     assert process.popen.returncode is not None
 
 

@@ -5,16 +5,14 @@ formulas are those of torch.optim, operation by operation.
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 
-@lru_cache(maxsize=16)
 def scalar(value: float) -> Tensor:
     """A number as a tensor: a compiled step is not compiled anew for each value. float64, as Python's own."""
-    return torch.tensor(value, dtype=torch.float64)
+    return torch.scalar_tensor(value, dtype=torch.float64)
 
 
 class _Optimizer(nn.Module):

@@ -122,7 +122,7 @@ def measure(
                 for _, side, process in racers:
                     side.rates.append(process.turn())
             for _, side, process in racers:
-                side.last = process.answer()
+                side.last = process.end()
         sides = {
             name: max((side for of, side, _ in racers if of == name), key=lambda side: side.rate)
             for name in ["zoo", *peers]
@@ -163,6 +163,11 @@ class Process:
         self.tell("")
         return float(self.answer()["steps_per_second"])
 
+    def end(self) -> dict[str, Any]:
+        """Its last answer."""
+        self.tell("")
+        return self.answer()
+
     def answer(self) -> dict[str, Any]:
         """What it says next; a UserError with its last words if it fails."""
         assert self.popen.stdout is not None
@@ -202,7 +207,7 @@ def run(workload: Workload, side: str, threads: int, *, profile: bool = False) -
     """A side or a limit alone, once."""
     with started(workload, side, threads, turns=1, profile=profile) as process:
         found = process.answer()
-        return found or {"steps_per_second": process.turn(), **process.answer()}
+        return found or {"steps_per_second": process.turn(), **process.end()}
 
 
 def header(against: list[str]) -> list[str]:

@@ -1,8 +1,9 @@
 """One side of one workload, timed in a process of its own: python -m zoo.bench.stopwatch, the task on its first line.
 
 A side that learns answers {} after its warm-up, and then to each empty line with a turn of `steps` steps:
-{"steps_per_second": ...}. The last answer is {"import": seconds, "build": ..., "first": ..., "memory": bytes, ...}.
-A turn begins and ends where a side has made all the updates that are due.
+{"steps_per_second": ...}. To one more line it ends, so as not to disturb the turns of others, and its last answer is
+{"import": seconds, "build": ..., "first": ..., "memory": bytes, ...}. A turn begins and ends where a side has made all
+the updates that are due.
 """
 
 import json
@@ -213,17 +214,14 @@ def main() -> None:
     """Read a task, time it, print what came out."""
     answers, sys.stdout = sys.stdout, sys.stderr  # where a package's own words go
     task = json.loads(sys.stdin.readline())
-    side, ended = task["side"], 0
+    side = task["side"]
 
     def say(answer: dict[str, Any]) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
     def take_turns(answer: dict[str, float]) -> None:
-        nonlocal ended
         say(answer)
-        if ended < task["turns"]:
-            sys.stdin.readline()
-        ended += 1
+        sys.stdin.readline()
 
     if side in LIMITS:
         say(LIMITS[side](task))
