@@ -287,7 +287,6 @@ class _Gathered:
         ]
         self._to = opaque(self.records), opaque(self.successors)
         self._flags = self.successors["startable"], self.records["terminated"], self.records["truncated"]
-        self._followed = np.zeros(shape, np.bool_)
 
     def gather(self, stored: Array, num_envs: int) -> list[Segment]:
         """The segments, of the opaque records at `slots`."""
@@ -296,8 +295,7 @@ class _Gathered:
             stored.take(slots, 0, memory, "wrap")
         startable, terminated, truncated = self._flags
         # What follows the newest transition is not known yet.
-        np.logical_or(startable, terminated, out=self._followed)
-        np.logical_or(truncated, ~self._followed, out=truncated)
+        truncated |= ~(startable | terminated)
         return self.segments
 
 

@@ -198,8 +198,8 @@ class Stopper:
         self.handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        # A handler of the caller's own stays.
-        self._listen(*([signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []))
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a handler of the caller's own stays
+            self._listen(signal.SIGINT)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
