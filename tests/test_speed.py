@@ -151,10 +151,10 @@ class Fake:
     def answer(self) -> dict[str, Any]:
         if self.racer[0] == "flops":
             return {"flops": 1e6, "rate": 1e9}
-        return {"steps_per_second": 20.0, **self.end()}
+        return {"steps_per_second": 20.0, "shares": {}, **self.end()}
 
     def end(self) -> dict[str, Any]:
-        return {"import": 1, "build": 1, "first": 1, "memory": 1, "shares": {}}
+        return {"import": 1, "build": 1, "first": 1, "memory": 1}
 
 
 def test_sides_take_turns_and_count_at_their_best_threads(monkeypatch: pytest.MonkeyPatch) -> None:

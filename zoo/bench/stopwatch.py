@@ -68,10 +68,12 @@ def zoo_side(task: TASK, say: Say) -> dict[str, Any]:
             pass
         watch.at(learner.step)
     assert watch.warm is not None
-    whole = sum(seconds.values())
-    shares = {part: value / whole for part, value in seconds.items()} if whole else {}
     learner.source.close()
-    return {"build": built, "first": watch.warm - first, "shares": shares}
+    result = {"build": built, "first": watch.warm - first}
+    if not task["profile"]:
+        return result
+    whole = sum(seconds.values())
+    return {**result, "shares": {part: value / whole for part, value in seconds.items()}}
 
 
 @contextmanager
