@@ -1,6 +1,6 @@
 """How speed and memory grow with environments and with the network: writes growth.json and growth.svg.
 
-python docs/studies/growth.py       a quarter of an hour on a machine that does nothing else
+python docs/studies/growth.py       ten minutes on a machine that does nothing else
 """
 
 import json
