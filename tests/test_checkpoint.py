@@ -5,6 +5,7 @@ streams and environments.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ from zoo.checkpoint import FOLDER, MANIFEST, interval, load, save
 from zoo.cli import main
 from zoo.envs import Envs
 from zoo.errors import Interrupted, RunError, UserError
+from zoo.files import open_folder
+from zoo.runs import resumed_settings
 from zoo.spec import Spec
 from zoo.state import Unpacker, pack
 from zoo.vector import vectorize
@@ -314,7 +317,7 @@ def test_one_run_has_one_process(tmp_path: Path) -> None:
         zoo.resume(tmp_path / "run")
 
     settings = runs.prepare("a2c", "CartPole-v1", {"total_steps": 100}, source="test")
-    with pytest.raises(UserError, match="another process is at work on this run"):
+    with pytest.raises(UserError, match="is in use: another process is at work"):
         runs.run(settings, "CartPole-v1", out=tmp_path / "run", on_row=again)
 
 
@@ -454,6 +457,61 @@ def test_a_run_that_has_no_checkpoint_yet_starts_again(stopped: Path, tmp_path: 
     assert_same_end(tmp_path / "whole", run)
 
 
+def newest_checkpoint(run: Path) -> Path:
+    return sorted((run / FOLDER).glob("*.safetensors"))[-1]
+
+
+def test_a_missing_checkpoint_gives_way_to_the_one_before(stopped: Path, tmp_path: Path) -> None:
+    train(tmp_path / "whole", "dqn")
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    newest_checkpoint(run).unlink()
+    with pytest.warns(UserWarning, match="cannot be read: No such file.*; trying the checkpoint before it"):
+        zoo.resume(run, checkpoint_every=70)
+    assert_same_end(tmp_path / "whole", run)
+
+
+@pytest.mark.parametrize("newest_is_cut", [False, True])
+def test_a_missing_manifest_is_made_anew(newest_is_cut: bool, stopped: Path, tmp_path: Path) -> None:
+    train(tmp_path / "whole", "dqn")
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    before = json.loads((run / FOLDER / MANIFEST).read_text())
+    (run / FOLDER / MANIFEST).unlink()
+    newest = newest_checkpoint(run)
+    if newest_is_cut:
+        newest.write_bytes(newest.read_bytes()[:-1])
+        del before["checkpoints"][-1]
+    kept = {file: file.read_bytes() for file in (run / FOLDER).iterdir()}
+    seen = []
+
+    def look(row: dict[str, float]) -> None:
+        if not seen:
+            seen.append(json.loads((run / FOLDER / MANIFEST).read_text()))
+            assert {file: file.read_bytes() for file in kept} == kept
+
+    with pytest.warns(UserWarning, match=r"manifest\.json is missing; it is made anew"):
+        zoo.resume(run, checkpoint_every=10**6, on_row=look)
+    assert seen == [before]
+    assert_same_end(tmp_path / "whole", run)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_rows_that_were_lost_are_announced_and_not_made_up(share: float, stopped: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    content = (run / "metrics.jsonl").read_bytes()
+    with safe_open(newest_checkpoint(run), "pt") as file:
+        written = json.loads(file.metadata()["state"])["recorder"]["written"]
+    (run / "metrics.jsonl").write_bytes(content[: int(share * written)])
+    with pytest.warns(
+        UserWarning, match=rf"metrics\.jsonl has {int(share * written):,} bytes.*after {written:,}: rows"
+    ):
+        zoo.resume(run, checkpoint_every=70)
+    lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == STEPS
+    assert all(line in content for line in lines[: content[: int(share * written)].count(b"\n")])
+
+
 @pytest.mark.faults
 @pytest.mark.filterwarnings("ignore:episodes in environment")  # an end too: what does not replay starts anew
 def test_any_changed_checkpoint_is_refused_by_name_or_trains(tmp_path: Path) -> None:
@@ -517,11 +575,14 @@ def test_an_object_must_say_what_its_state_is() -> None:
 def test_a_failed_save_harms_no_earlier_checkpoint(stopped: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(stopped, tmp_path / "run"))
     before = {file.name: file.read_bytes() for file in (run / FOLDER).iterdir()}
-    with pytest.raises(TypeError):
-        save(run, {"learner": object()}, 10**6)
+    with open_folder(run) as folder:
+        with pytest.raises(TypeError):
+            save(folder, {"learner": object()}, 10**6)
+        with pytest.raises(KeyError):  # a type that the format does not have, found once writing has begun
+            save(folder, {"learner": torch.zeros(2, dtype=torch.complex64)}, 10**6)
     assert {file.name: file.read_bytes() for file in (run / FOLDER).iterdir()} == before
-    with pytest.raises(UserError, match="does not fit this run"):
-        load(run, {"learner": None})
+    with open_folder(run) as folder, pytest.raises(UserError, match="does not fit this run"):
+        load(folder, {"learner": None})
 
 
 SPEC = Spec(spaces.Box(-1, 1, (1,)), spaces.Discrete(2))
@@ -561,3 +622,67 @@ def test_a_broken_stream_begins_a_new_rollout_column() -> None:
     buffer.add(transition(51), np.ones(2, np.bool_))
     (rollout,) = buffer.batches()
     assert rollout.obs[:, 1, 0].tolist() == [50, 51]
+
+
+# What a run's folder, which may be a stranger's, may ask for
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "flags"),
+    [
+        ({"engine": "ray"}, "a Ray cluster", {"engine": "ray"}),
+        (
+            {"engine": "ray", "ray_address": "evil.example:6379"},
+            "--engine ray --ray-address evil.example:6379",
+            {"engine": "ray", "ray_address": "evil.example:6379"},
+        ),
+        ({"engine": "ray", "ray_address": "$(touch /tmp/x)"}, "--ray-address '$(touch /tmp/x)'", {"engine": "ray"}),
+        ({"engine": "processes", "actors": 1000}, "in 1,000 processes", {"actors": 1000, "num_envs": 2}),
+        ({"num_envs": 65536}, "actors 1 x num_envs 65,536 = 65,536 environments", {"num_envs": 65536, "actors": 1}),
+        ({"vec": "async", "num_envs": 500}, "in 500 processes", {"actors": 1, "num_envs": 500}),
+    ],
+)
+def test_what_reaches_beyond_this_machine_must_be_repeated(
+    changes: dict[str, Any], message: str, flags: dict[str, Any], stopped: Path, tmp_path: Path
+) -> None:
+    run = rewritten(stopped, tmp_path, changes)
+    with pytest.raises(UserError, match=re.escape(message)):
+        resumed_settings(run, None, {})
+    if len(flags) < len(changes):
+        with pytest.raises(UserError, match="to go on, repeat it"):
+            resumed_settings(run, None, flags)
+    else:
+        assert resumed_settings(run, None, {name: str(value) for name, value in flags.items()}).run.num_envs
+    wrong = {
+        name: "processes" if value == "ray" else 7 if isinstance(value, int) else "x" for name, value in flags.items()
+    }
+    with pytest.raises(UserError, match="repeats settings, and changes none"):
+        resumed_settings(run, None, wrong)
+
+
+def rewritten(run: Path, tmp_path: Path, changes: dict[str, Any]) -> Path:
+    """A copy of a run whose config.json has other settings."""
+    copy = Path(shutil.copytree(run, tmp_path / "rewritten"))
+    config = json.loads((copy / "config.json").read_text())
+    config["run"] |= changes
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+def test_endless_evaluations_are_refused(stopped: Path, tmp_path: Path) -> None:
+    run = rewritten(stopped, tmp_path, {"eval_episodes": 10**13})
+    with pytest.raises(UserError, match="eval_episodes = 10000000000000: input should be less than or equal to"):
+        zoo.resume(run)
+
+
+def test_nothing_starts_before_reach_is_checked(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = rewritten(stopped, tmp_path, {"engine": "processes", "actors": 1000})
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    monkeypatch.setattr(runs, "run", lambda *_, **__: pytest.fail("it started"))
+    with pytest.raises(SystemExit) as raised:
+        main(["run", "--resume", str(run)])
+    assert raised.value.code == 2
+    assert f"zoo run --resume {run} --actors 1000 --num-envs 2" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before

@@ -3,9 +3,7 @@
 Saved files may be a stranger's: nothing in them is executed, and all of it is checked before it is used.
 """
 
-import json
 import math
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,18 +11,18 @@ import numpy as np
 import torch
 from numpy.random import SeedSequence
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from zoo import registry
 from zoo.algos.base import Algorithm, Progress
 from zoo.config import build
 from zoo.errors import UserError
-from zoo.files import commit, write_text
+from zoo.files import Folder, open_folder
 from zoo.normalize import ObsNormalizer
 from zoo.spec import Array, Spec
-from zoo.untrusted import SLACK, Budget, brief, check_tensors, read_json, tensors_size
+from zoo.tensors import check_tensors, read_tensors, write_tensors
+from zoo.untrusted import SLACK, TENSORS_LIMIT, TEXT_LIMIT, Budget, brief, read_json
 
 SCHEMA = 1
 WEIGHTS, DESCRIPTION = "agent.safetensors", "agent.json"
@@ -74,9 +72,13 @@ class Agent(nn.Module):
         """What acting needs: every parameter and statistic but the optimisers' moments."""
         return {key: value for key, value in self.state_dict().items() if "optimizer" not in key}
 
-    def save(self, folder: Path) -> None:
-        """Write agent.safetensors and agent.json into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def save(self, path: Path) -> None:
+        """Write agent.safetensors and agent.json into the folder at `path`, which is made if it is missing."""
+        with open_folder(path, make=True) as folder:
+            self.write(folder)
+
+    def write(self, folder: Folder) -> None:
+        """Write agent.safetensors and agent.json into an open folder."""
         description = {
             "schema": SCHEMA,
             "algorithm": self.name,
@@ -84,37 +86,36 @@ class Agent(nn.Module):
             "spaces": self.spec.to_json(),
             "normalize_obs": self.obs_normalizer is not None,
         }
-        part = folder / f"{WEIGHTS}.part"
-        save_file({key: value.contiguous() for key, value in self.weights().items()}, part)
-        commit(part, folder / WEIGHTS)
-        write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+        with folder.write(WEIGHTS) as file:
+            write_tensors(file, self.weights())
+        folder.write_json(DESCRIPTION, description)
 
 
-def load_agent(folder: Path) -> Agent:
-    """The agent that `Agent.save` wrote; a UserError, one line, that names what does not fit.
+def load_agent(folder: Folder) -> Agent:
+    """The agent that `Agent.write` wrote; a UserError, one line, that names what does not fit.
 
     The files may be a stranger's. The network is made under a budget that follows from the size of the file of weights:
     what fits the description, but not the file, is refused before it is allocated. Names, types and shapes are then
     compared with the file's header before any weight is read, and all weights are read before any is assigned.
     """
     for name in (DESCRIPTION, WEIGHTS):
-        if not os.path.lexists(folder / name):
-            raise UserError(f"no saved agent in {folder}: {name} is missing")
+        if not folder.exists(name):
+            raise UserError(f"no saved agent in {folder.path}: {name} is missing")
     try:
-        return _load(folder / DESCRIPTION, folder / WEIGHTS)
+        return _load(folder)
     except UserError as error:
         raise UserError(brief(str(error))) from None
 
 
-def _load(description: Path, weights: Path) -> Agent:
-    name, spec, config, normalize = _read_description(description)
+def _load(folder: Folder) -> Agent:
+    description, weights = f"{folder.path / DESCRIPTION}", f"{folder.path / WEIGHTS}"
+    name, spec, config, normalize = _read_description(description, read_json(folder, DESCRIPTION))
     try:
-        size = tensors_size(weights)
-        with safe_open(weights, "pt") as saved:
-            agent = _make(description, name, spec, config, normalize, budget=2 * size + SLACK)
+        with read_tensors(folder, WEIGHTS, limit=TENSORS_LIMIT, header_limit=TEXT_LIMIT) as saved:
+            agent = _make(description, name, spec, config, normalize, budget=2 * saved.size + SLACK)
             expected = agent.weights()
-            check_tensors(weights, name, saved, expected)
-            tensors = {key: saved.get_tensor(key) for key in expected}
+            check_tensors(weights, name, saved.tensors, expected)
+            tensors = {key: saved.tensors.get_tensor(key) for key in expected}
             _check_values(weights, tensors)
             agent.load_state_dict(tensors, strict=False)
     except (SafetensorError, OSError, RuntimeError) as error:
@@ -206,9 +207,8 @@ class _Description(_Strict):
     normalize_obs: bool
 
 
-def _read_description(file: Path) -> tuple[str, Spec, Any, bool]:
+def _read_description(file: str, data: Any) -> tuple[str, Spec, Any, bool]:
     """Algorithm, spaces, config and whether observations are normalised; a UserError that names what is wrong."""
-    data = read_json(file)
     schema = data.pop("schema", None) if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise UserError(f"{file} has schema {schema!r}; expected {SCHEMA}")
@@ -224,9 +224,9 @@ def _read_description(file: Path) -> tuple[str, Spec, Any, bool]:
     return data["algorithm"], spec, _config(file, cls.Config, data["config"]), data["normalize_obs"]
 
 
-def _config(file: Path, cls: type, values: dict[str, Any]) -> Any:
+def _config(file: str, cls: type, values: dict[str, Any]) -> Any:
     """The algorithm's settings; those that are missing, since they are newer than the file, have their defaults."""
-    config: Any = build(cls, values, f"{file}")
+    config: Any = build(cls, values, file)
     for key, value in registry.to_json(config).items():
         # Text would pass as a number, as it does on the command line; a saved agent has numbers.
         if key in values and values[key] != value:
@@ -234,7 +234,7 @@ def _config(file: Path, cls: type, values: dict[str, Any]) -> Any:
     return config
 
 
-def _make(file: Path, name: str, spec: Spec, config: Any, normalize: bool, *, budget: int) -> Agent:
+def _make(file: str, name: str, spec: Spec, config: Any, normalize: bool, *, budget: int) -> Agent:
     """An untrained agent as described, of at most `budget` bytes; a UserError where that is no network."""
     try:
         with Budget(budget):
@@ -245,7 +245,7 @@ def _make(file: Path, name: str, spec: Spec, config: Any, normalize: bool, *, bu
         raise UserError(f"{file} describes a network that cannot be made: {reason}") from None
 
 
-def _check_values(file: Path, tensors: dict[str, Tensor]) -> None:
+def _check_values(file: str, tensors: dict[str, Tensor]) -> None:
     """A UserError that names the first tensor with values that no agent can act with."""
     for key, value in tensors.items():
         if not value.isfinite().all():

@@ -7,98 +7,95 @@ file has its digest is a whole checkpoint.
 
 import hashlib
 import json
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from zoo.actors import device_of
 from zoo.errors import DivergedError, Interrupted, StorageError, UserError
-from zoo.files import commit, write_text
+from zoo.files import Folder, open_folder
 from zoo.loop import Learner
 from zoo.state import Unpacker, pack
-from zoo.untrusted import SLACK, TENSORS_LIMIT, brief, plain_size, read_json
+from zoo.tensors import read_tensors, write_tensors
+from zoo.untrusted import SLACK, TENSORS_LIMIT, brief, read_json
 
 SCHEMA = 1
 FOLDER, MANIFEST, KEPT = "checkpoints", "manifest.json", 2
 HEADER_LIMIT = 2**26  # bytes of a checkpoint's header, where the numbers and texts are
 EVERY = "5min"
+NO_CHECKPOINT = "the run stopped before its first checkpoint: it starts from the beginning"
 
 
-def save(run: Path, state: dict[str, Any], step: int) -> None:
+def save(run: Folder, state: dict[str, Any], step: int) -> None:
     """Write a checkpoint of `state` into the folder of a run; a StorageError where that fails, which harms no other."""
-    folder = run / FOLDER
     name = f"{step:012}.safetensors"
-    part = folder / f"{name}.part"
+    tensors: dict[str, Tensor] = {}
+    packed = {key: pack(value, key, tensors) for key, value in state.items()}
     try:
-        folder.mkdir(exist_ok=True)
-        tensors: dict[str, Tensor] = {}
-        packed = {key: pack(value, key, tensors) for key, value in state.items()}
-        contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
-        save_file(contiguous, part, {"schema": str(SCHEMA), "state": json.dumps(packed)})
-        digest = _digest(part)
-        commit(part, folder / name)
-        entries = [entry for entry in _entries(folder) if entry["file"] != name]
-        kept = [*entries, {"file": name, "step": step, "sha256": digest}][-KEPT:]
-        _write_manifest(folder, kept)
-        for file in folder.glob("*.safetensors*"):
-            if file.name not in {entry["file"] for entry in kept}:
-                file.unlink()
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink()
-        raise StorageError(f"no checkpoint could be written to {folder}: {error}; earlier ones are whole") from error
+        with run.folder(FOLDER, make=True) as folder:
+            with folder.write(name) as file:
+                digest = write_tensors(file, tensors, {"schema": str(SCHEMA), "state": json.dumps(packed)})
+            entries = [entry for entry in _entries(folder) if entry["file"] != name]
+            kept = [*entries, {"file": name, "step": step, "sha256": digest}][-KEPT:]
+            folder.write_json(MANIFEST, {"schema": SCHEMA, "checkpoints": kept})
+            for old in set(_checkpoints(folder)) - {entry["file"] for entry in kept}:
+                folder.remove(old)
+    except OSError as error:
+        path = run.path / FOLDER
+        raise StorageError(f"no checkpoint could be written to {path}: {error}; earlier ones are whole") from error
 
 
-def load(run: Path, state: dict[str, Any], device: torch.device | str = "cpu") -> tuple[int, list[str]]:
+def load(run: Folder, state: dict[str, Any], device: torch.device | str = "cpu") -> tuple[int, list[str]]:
     """Give the objects of `state` the newest whole checkpoint of a run; returns its step and warnings.
 
     Step 0 means that the run stopped before its first checkpoint, so that nothing changes.
     A UserError where none is whole, or where it does not fit the run.
     """
-    folder = run / FOLDER
+    if not run.exists(FOLDER):
+        return 0, [NO_CHECKPOINT]
     warnings: list[str] = []
-    entries = _entries(folder)
+    with run.folder(FOLDER) as folder:
+        entries = _entries(folder)
+        if not folder.exists(MANIFEST) and entries:
+            warnings.append(f"{folder.path / MANIFEST} is missing; it is made anew from the checkpoints that are there")
+            folder.write_json(MANIFEST, {"schema": SCHEMA, "checkpoints": entries})
+        for entry in reversed(entries):
+            path = folder.path / entry["file"]
+            try:
+                if _digest(folder, entry["file"]) != entry["sha256"]:
+                    raise UserError(f"{path} is damaged: it has not the digest that the manifest has")
+            except (OSError, UserError) as error:
+                warnings.append(f"{error}; trying the checkpoint before it")
+                continue
+            _restore(folder, entry["file"], state, device)
+            return entry["step"], warnings
     if not entries:
-        return 0, ["the run stopped before its first checkpoint: it starts from the beginning"]
-    for entry in reversed(entries):
-        file = folder / entry["file"]
-        try:
-            plain_size(file)
-            if _digest(file) != entry["sha256"]:
-                raise UserError(f"{file} is damaged: it has not the digest that the manifest has")
-        except UserError as error:
-            warnings.append(f"{error}; trying the checkpoint before it")
-            continue
-        _restore(file, state, device)
-        return entry["step"], warnings
+        return 0, [NO_CHECKPOINT]
     raise UserError("; ".join([*warnings, "but there is none"]))
 
 
-def budget(run: Path) -> int:
+def budget(run: Folder) -> int:
     """Bytes that the networks and optimisers of a run may take: what its newest checkpoint warrants, or a limit."""
-    folder = run / FOLDER
-    sizes = [plain_size(folder / entry["file"]) for entry in _entries(folder)]
+    if not run.exists(FOLDER):
+        return TENSORS_LIMIT
+    with run.folder(FOLDER) as folder:
+        sizes = [folder.size(entry["file"]) for entry in _entries(folder) if folder.exists(entry["file"])]
     return 2 * sizes[-1] + SLACK if sizes else TENSORS_LIMIT
 
 
-def _restore(file: Path, state: dict[str, Any], device: torch.device | str) -> None:
-    with file.open("rb") as opened:
-        size = int.from_bytes(opened.read(8), "little")
-    if size > HEADER_LIMIT:
-        raise UserError(f"{file} cannot be read: its header has {size:,} bytes; expected at most {HEADER_LIMIT:,}")
+def _restore(folder: Folder, name: str, state: dict[str, Any], device: torch.device | str) -> None:
     try:
-        with safe_open(file, "pt") as opened:
+        with read_tensors(folder, name, header_limit=HEADER_LIMIT) as (_, opened):
             header = opened.metadata() or {}
             if header.get("schema") != str(SCHEMA):
                 raise UserError(f"schema {header.get('schema')!r}; expected {SCHEMA}")
@@ -111,18 +108,36 @@ def _restore(file: Path, state: dict[str, Any], device: torch.device | str) -> N
         if unpacker.unused:
             raise UserError(f"it has {sorted(unpacker.unused)[0]}, which this run does not")
     except (SafetensorError, OSError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(brief(f"{file} does not fit this run: {error}")) from None
+        raise UserError(brief(f"{folder.path / name} does not fit this run: {error}")) from None
 
 
-def _entries(folder: Path) -> list[dict[str, Any]]:
-    file = folder / MANIFEST
-    if not file.exists():
-        return []
-    data = read_json(file)
+def _checkpoints(folder: Folder) -> list[str]:
+    """The names of all checkpoints in a folder, also of those that were never finished, the oldest first."""
+    return [name for name in folder.names() if re.fullmatch(r"\d{12}\.safetensors(\.part)?", name)]
+
+
+def _entries(folder: Folder) -> list[dict[str, Any]]:
+    """The manifest's entries, the oldest first; of the whole checkpoints that are there where it is missing."""
+    if not folder.exists(MANIFEST):
+        return [_entry(folder, name) for name in _checkpoints(folder) if _is_whole(folder, name)]
+    data = read_json(folder, MANIFEST)
     entries = data.get("checkpoints") if isinstance(data, dict) and data.get("schema") == SCHEMA else None
     if not isinstance(entries, list) or not all(_is_entry(entry) for entry in entries):
-        raise UserError(f"{file} is not a manifest of schema {SCHEMA}")
+        raise UserError(f"{folder.path / MANIFEST} is not a manifest of schema {SCHEMA}")
     return entries
+
+
+def _entry(folder: Folder, name: str) -> dict[str, Any]:
+    return {"file": name, "step": int(name.partition(".")[0]), "sha256": _digest(folder, name)}
+
+
+def _is_whole(folder: Folder, name: str) -> bool:
+    """Whether a file has its final name, and the length that its header says."""
+    try:
+        with read_tensors(folder, name, header_limit=HEADER_LIMIT):
+            return not name.endswith(".part")
+    except (UserError, SafetensorError):
+        return False
 
 
 def _is_entry(entry: Any) -> bool:
@@ -132,16 +147,9 @@ def _is_entry(entry: Any) -> bool:
     return bool(entry["step"] >= 0 and entry["file"] == f"{entry['step']:012}.safetensors")
 
 
-def _write_manifest(folder: Path, entries: list[dict[str, Any]]) -> None:
-    write_text(folder / MANIFEST, json.dumps({"schema": SCHEMA, "checkpoints": entries}, indent=2) + "\n")
-
-
-def _digest(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+def _digest(folder: Folder, name: str) -> str:
+    with folder.read(name) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Interval(NamedTuple):
@@ -165,19 +173,16 @@ def interval(every: str | int) -> Interval:
 
 
 @contextmanager
-def hold(folder: Path, *, resumed: bool) -> Iterator[None]:
-    """Have a run's folder, a new one unless it is `resumed`, for this process alone; else a UserError."""
+def hold(path: Path, *, resumed: bool) -> Iterator[Folder]:
+    """Open a run's folder, a new one unless it is `resumed`, and keep other processes out of it. Raises UserError."""
     try:
-        folder.mkdir(parents=True, exist_ok=resumed)
+        path.mkdir(parents=True, exist_ok=resumed)
     except FileExistsError:
-        raise UserError(f"{folder} exists already; two runs never share a folder: choose another --out") from None
+        raise UserError(f"{path} exists already; two runs never share a folder: choose another --out") from None
     except OSError as error:
-        raise UserError(f"{folder} cannot be made: {error.strerror}; choose another --out") from None
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(f"{folder} is in use: another process is at work on this run") from None
+        raise UserError(f"{path} cannot be made: {error.strerror}; choose another --out") from None
+    with open_folder(path) as folder, folder.locked():
+        yield folder
 
 
 class Watcher(Protocol):
@@ -226,7 +231,7 @@ class Stopper:
 class Keeper(Stopper):
     """Takes checkpoints of a run: at intervals, when it is told to stop, and whenever it is asked."""
 
-    def __init__(self, folder: Path, learner: Learner, recorder: Watcher, every: Interval) -> None:
+    def __init__(self, folder: Folder, learner: Learner, recorder: Watcher, every: Interval) -> None:
         super().__init__()
         self.folder, self.learner, self.recorder, self.every = folder, learner, recorder, every
         self.step, self.time = 0, time.monotonic()  # of the last checkpoint
@@ -245,7 +250,7 @@ class Keeper(Stopper):
         if self.signal is not None:
             self.save()
             stopped = f"{signal.Signals(self.signal).name} at step {self.learner.step:,}"
-            raise Interrupted(self.signal, f"{stopped}; go on with: zoo run --resume {self.folder}")
+            raise Interrupted(self.signal, f"{stopped}; go on with: zoo run --resume {self.folder.path}")
         steps, seconds = self.every
         due = seconds is not None and time.monotonic() >= self.time + seconds
         if due or (steps is not None and self.learner.step >= self.step + steps):

@@ -1,6 +1,7 @@
 """What is written down about a run: rows of metrics, evaluations on the way, the best agent and the final one."""
 
 import json
+import os
 import platform
 import time
 import warnings
@@ -14,17 +15,20 @@ from typing import Any
 
 import numpy as np
 from numpy.random import SeedSequence
-from safetensors import SafetensorError
 
 from zoo.agent import Agent
+from zoo.checkpoint import FOLDER as CHECKPOINTS
 from zoo.errors import StorageError
-from zoo.files import write_text
+from zoo.files import Folder
 from zoo.loop import Evaluation, Report, evaluate
 from zoo.settings import Settings
+from zoo.untrusted import read_json
 from zoo.vector import EnvLike
 
 Row = dict[str, float]
-CONFIG, METRICS = "config.json", "metrics.jsonl"
+CONFIG, METRICS, EVALUATION, TENSORBOARD = "config.json", "metrics.jsonl", "evaluation.json", "tensorboard"
+FILES = (CONFIG, METRICS, EVALUATION)
+FOLDERS = (TENSORBOARD, CHECKPOINTS, "final", "best", "last")
 RECENT_EPISODES = 100
 
 
@@ -63,32 +67,49 @@ class Recorder:
         self.last = (0, started)
         self.elapsed = 0.0  # seconds, at the last checkpoint
         self.written = 0  # bytes of metrics, at the last checkpoint
-        self.folder: Path | None = None
+        self.folder: Folder | None = None
 
-    def open(self, folder: Path, step: int | None = None) -> None:
+    def open(self, folder: Folder, step: int | None = None) -> None:
         """Write into `folder` from now on; with `step`, go on where a checkpoint of that step was taken."""
         self.folder = folder
         with _storage(folder):
             self._open(folder, step)
 
-    def _open(self, folder: Path, step: int | None) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    def _open(self, folder: Folder, step: int | None) -> None:
+        from zoo.events import Events
 
+        folder.check(files=FILES, folders=FOLDERS)
         record = self.settings.to_json() | environment()
         if step is not None:
-            before = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            before = read_json(folder, CONFIG)
             record = before | self.settings.to_json()
             record["resumed"] = [*before.get("resumed", []), {"step": step} | environment()]
             self.started = time.monotonic() - self.elapsed
             self.last = (step, time.monotonic())
-        write_text(folder / CONFIG, json.dumps(record, indent=2) + "\n")
-        self.metrics = (folder / METRICS).open("a", encoding="utf-8")
-        self.metrics.truncate(self.written)
-        self.tensorboard: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+        folder.write_json(CONFIG, record)
+        self.metrics = folder.append(METRICS)
+        self._cut_metrics(folder)
+        with folder.folder(TENSORBOARD, make=True) as inner:
+            self.events: Events | None = Events(inner, step)
+
+    def _cut_metrics(self, folder: Folder) -> None:
+        """Drop the rows that are newer than the checkpoint; where older ones are lost, say so."""
+        size = os.fstat(self.metrics.fileno()).st_size
+        if size >= self.written:
+            self.metrics.truncate(self.written)
+            return
+        self.metrics.seek(0)
+        whole = self.metrics.read().rfind(b"\n") + 1
+        self.metrics.truncate(whole)
+        file, lost = folder.path / METRICS, "rows before it are lost"
+        warnings.warn(
+            f"{file} has {size:,} bytes, the checkpoint was taken after {self.written:,}: {lost}", stacklevel=2
+        )
 
     def mark(self) -> None:
-        """Note what a checkpoint that is taken now has to know."""
-        self.elapsed, self.written = time.monotonic() - self.started, self.metrics.tell()
+        """Bring the rows to the disk, and note what a checkpoint that is taken now has to know."""
+        os.fsync(self.metrics.fileno())
+        self.elapsed, self.written = time.monotonic() - self.started, os.fstat(self.metrics.fileno()).st_size
 
     def record(self, report: Report) -> Row:
         """The row of a report: step, seconds, steps per second, returns of the last episodes, losses, evaluation."""
@@ -110,7 +131,7 @@ class Recorder:
         self.last = (report.step, time.monotonic())
         if self.folder is not None:
             with _storage(self.folder):
-                self.metrics.write(json.dumps(row) + "\n")
+                self.metrics.write(f"{json.dumps(row)}\n".encode())
                 self.metrics.flush()
             self._plot(row)
         return row
@@ -118,10 +139,10 @@ class Recorder:
     def _plot(self, row: Row) -> None:
         """Tell TensorBoard; training does not depend on it."""
         try:
-            for key, value in row.items() if self.tensorboard is not None else ():
-                self.tensorboard.add_scalar(key, value, row["step"])
+            if self.events is not None:
+                self.events.add(row)
         except Exception as error:
-            self.tensorboard = None
+            self._close_events()
             warnings.warn(f"no TensorBoard events from step {row['step']:,} on: {error}", stacklevel=2)
 
     def _validate(self) -> float:
@@ -137,8 +158,8 @@ class Recorder:
 
     def _save(self, name: str) -> None:
         if self.folder is not None:
-            with _storage(self.folder):
-                self.agent.save(self.folder / name)
+            with _storage(self.folder), self.folder.folder(name, make=True) as inner:
+                self.agent.write(inner)
 
     def finish(self) -> Result:
         """Evaluate and save the final agent."""
@@ -152,8 +173,8 @@ class Recorder:
         if self.folder is not None and evaluation is not None:
             with _storage(self.folder):
                 summary = {"seconds": seconds} | evaluation.to_json()
-                write_text(self.folder / "evaluation.json", json.dumps(summary, indent=2) + "\n")
-        return Result(self.agent, self.settings, evaluation, seconds, self.folder)
+                self.folder.write_json(EVALUATION, summary)
+        return Result(self.agent, self.settings, evaluation, seconds, self.folder.path if self.folder else None)
 
     def rescue(self) -> None:
         """Keep the agent as it is when a run stops early, if it can act."""
@@ -165,17 +186,22 @@ class Recorder:
         """Close the files."""
         with suppress(OSError):
             self.metrics.close()
-        with suppress(Exception):  # whatever a broken writer throws
-            self.tensorboard.close()
+        self._close_events()
+
+    def _close_events(self) -> None:
+        events, self.events = self.events, None
+        with suppress(OSError):
+            if events is not None:
+                events.close()
 
 
 @contextmanager
-def _storage(folder: Path) -> Iterator[None]:
-    """A StorageError for what the file system, or safetensors on it, refuses."""
+def _storage(folder: Folder) -> Iterator[None]:
+    """Raise StorageError for what the file system refuses."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{folder} cannot be written: {error}; the last checkpoint is whole") from error
+    except OSError as error:
+        raise StorageError(f"{folder.path} cannot be written: {error}; the last checkpoint is whole") from error
 
 
 def environment() -> dict[str, Any]:

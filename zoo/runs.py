@@ -11,11 +11,12 @@ evaluation.json  returns of the fixed-seed evaluation episodes
 
 import copy
 import os
+import shlex
 import time
 import uuid
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from zoo.compile import compile_step
 from zoo.config import build
 from zoo.envs import Envs
 from zoo.errors import UserError
+from zoo.files import open_folder
 from zoo.loop import Learner
 from zoo.machine import processor
 from zoo.normalize import ObsNormalizer, RewardNormalizer
@@ -44,6 +46,9 @@ from zoo.spec import Spec
 from zoo.taxonomy import Data
 from zoo.untrusted import Budget, read_json
 from zoo.vector import EnvLike, resolve_id, vectorize
+
+# What a run's folder may ask for unrepeated: environments in all, and processes for each core.
+ENVIRONMENTS, PROCESSES = 1024, 4
 
 
 def train(
@@ -75,15 +80,18 @@ def resume(
     total_steps: int | None = None,
     checkpoint_every: str | int = EVERY,
     on_row: Callable[[Row], None] = lambda row: None,
+    **repeated: Any,
 ) -> Result:
     """Go on with the run in `folder` from its newest checkpoint, as if it had never stopped.
 
+    `repeated` are settings of the run (engine, ray_address, actors, num_envs): the folder may be a stranger's, so what
+    would talk to a cluster, or start more than this machine has cores for, must be asked for by the caller, too.
     `env` is needed where the run was not trained on an environment's id. `total_steps` replaces the run's own: what
     follows the fraction of the run that is done (learning rates, exploration) then follows the new one. A UserError
     where there is no checkpoint, or none that fits; warnings say what makes the run differ from an uninterrupted one.
     """
     folder = Path(folder)
-    settings = resumed_settings(folder, total_steps)
+    settings = resumed_settings(folder, total_steps, repeated)
     for line in _changes(settings, settings_of(folder)):
         warnings.warn(line, stacklevel=2)
     _check_engine(settings, env or settings.env)
@@ -92,13 +100,43 @@ def resume(
     )
 
 
-def resumed_settings(folder: Path, total_steps: int | str | None = None) -> Settings:
-    """The settings of a run's folder, with another budget if one is given; a UserError where they are none."""
+def resumed_settings(folder: Path, total_steps: int | str | None, repeated: Mapping[str, Any]) -> Settings:
+    """The settings of a run's folder, with another budget if one is given.
+
+    Raises UserError where they are none, or reach further than `repeated` allows.
+    """
     settings = Settings.from_json(settings_of(folder), str(folder / CONFIG))
+    _check_reach(folder, settings.run, repeated)
     if total_steps is None:
         return settings
     changed = build(Run, asdict(settings.run) | {"total_steps": total_steps}, "--resume")
     return replace(settings, run=changed, sources=settings.sources | {"total_steps": "resume"})
+
+
+def _check_reach(folder: Path, run: Run, repeated: Mapping[str, Any]) -> None:
+    """Raise UserError unless the caller repeats what leads to other machines, or beyond what this one has."""
+    same = build(Run, repeated, "--resume")
+    for name in repeated:
+        mine, theirs = getattr(same, name), getattr(run, name)
+        if mine != theirs:
+            raise UserError(
+                f"{folder} has {name} = {theirs!r}, not {mine!r}; --resume repeats settings, and changes none"
+            )
+    needed = [name for name in ("engine", "ray_address") if run.engine == "ray" and getattr(run, name) is not None]
+    reasons = ["a Ray cluster"] if needed else []
+    environments, cores = run.actors * run.num_envs, os.cpu_count() or 1
+    processes = (run.actors if run.engine != "inline" else 0) + (environments if run.vec == "async" else 0)
+    if processes > PROCESSES * cores or environments > ENVIRONMENTS:
+        needed += ["actors", "num_envs"]
+        sum_of = f"actors {run.actors:,} x num_envs {run.num_envs:,} = {environments:,} environments"
+        reasons.append(f"{sum_of} in {max(processes, 1):,} processes on {cores} cores")
+    missing = [name for name in needed if name not in repeated]
+    if missing:
+        flags = " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(getattr(run, name)))}" for name in needed)
+        raise UserError(
+            f"{folder} asks for {' and '.join(reasons)}, and a run's folder may be a stranger's; to go on, repeat it: "
+            f"zoo run --resume {shlex.quote(str(folder))} {flags}"
+        )
 
 
 def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:
@@ -189,7 +227,7 @@ def run(
     make_stream, train_stream, validation_stream = SeedSequence(settings.run.seed).spawn(3)
     eval_env: EnvLike = copy.deepcopy(env) if isinstance(env, gym.Env) else env
     # The settings of a run that is resumed may be a stranger's: its networks must fit the size of its checkpoint.
-    with Budget(checkpoint.budget(out)) if resumed and out is not None else nullcontext():
+    with _budget(out) if resumed and out is not None else nullcontext():
         learner, agent = assemble(settings, env, make_stream, train_stream)
     recorder = Recorder(settings, agent, eval_env, validation_stream, started)
     with ExitStack() as stack:
@@ -198,15 +236,22 @@ def run(
         if out is None:
             stopper = stack.enter_context(Stopper())
         else:
-            stack.enter_context(hold(out, resumed=resumed))
-            stopper = keeper = stack.enter_context(Keeper(out, learner, recorder, every))
+            folder = stack.enter_context(hold(out, resumed=resumed))
+            stopper = keeper = stack.enter_context(Keeper(folder, learner, recorder, every))
             if resumed:
                 for line in keeper.resume():
                     warnings.warn(line, stacklevel=2)
-            recorder.open(out, learner.step if resumed else None)
+            recorder.open(folder, learner.step if resumed else None)
             stack.callback(recorder.close)
         _train(learner, recorder, stopper, on_row)
         return recorder.finish()
+
+
+@contextmanager
+def _budget(path: Path) -> Iterator[None]:
+    """Make networks of no more bytes than the checkpoint in a run's folder warrants."""
+    with open_folder(path) as folder, Budget(checkpoint.budget(folder)):
+        yield
 
 
 def _train(learner: Learner, recorder: Recorder, stopper: Stopper, on_row: Callable[[Row], None]) -> None:
@@ -296,19 +341,22 @@ def default_folder(settings: Settings) -> Path:
 
 def load(folder: str | Path, which: str = "final") -> Agent:
     """The agent of a run's folder (`which`: final or best; last where a run stopped early), or of its own folder."""
-    folder = Path(folder)
-    kept = [folder / name for name in (which, "last") if (folder / name).is_dir()]
-    return load_agent(kept[0] if kept else folder)
+    with open_folder(Path(folder)) as run:
+        for name in (which, "last"):
+            if run.exists(name):
+                with run.folder(name) as kept:
+                    return load_agent(kept)
+        return load_agent(run)
 
 
-def settings_of(folder: Path) -> dict[str, Any]:
+def settings_of(path: Path) -> dict[str, Any]:
     """The stored settings of a run's folder; a UserError unless they name a known algorithm and an environment."""
-    file = folder / CONFIG
-    if not os.path.lexists(file):
-        raise UserError(f"{folder} is not a run's folder: it has no {CONFIG}")
-    data = read_json(file)
+    if not os.path.lexists(path / CONFIG):
+        raise UserError(f"{path} is not a run's folder: it has no {CONFIG}")
+    with open_folder(path) as folder:
+        data = read_json(folder, CONFIG)
     names = [data.get("algorithm"), data.get("env")] if isinstance(data, dict) else [None]
     if not all(isinstance(name, str) and len(name) <= 100 for name in names):
-        raise UserError(f"{file} does not describe a run: it names no algorithm and environment")
+        raise UserError(f"{path / CONFIG} does not describe a run: it names no algorithm and environment")
     registry.get(data["algorithm"])
     return data

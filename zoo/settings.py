@@ -39,8 +39,8 @@ class Run:
     eval_every: int | None = Field(
         None, ge=0, description="steps between checks for the best agent; none is 10%, 0 never"
     )
-    validation_episodes: int = Field(10, ge=1, description="episodes of each of these evaluations")
-    eval_episodes: int = Field(100, ge=0, description="episodes of the evaluation at the end")
+    validation_episodes: int = Field(10, ge=1, le=10**6, description="episodes of each of these evaluations")
+    eval_episodes: int = Field(100, ge=0, le=10**6, description="episodes of the evaluation at the end")
     log_every: int | None = Field(None, ge=1, description="steps between rows of metrics; none is 1% of the run")
 
 

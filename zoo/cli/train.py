@@ -15,10 +15,10 @@ from rich.table import Table
 
 from zoo import registry
 from zoo.cli.display import console, display
-from zoo.cli.options import AlgorithmGroup, require_env
+from zoo.cli.options import AlgorithmGroup, flag, require_env
 from zoo.config import field_info
 from zoo.errors import UserError
-from zoo.settings import resolve
+from zoo.settings import Run, resolve
 
 if TYPE_CHECKING:
     from zoo.loop import Evaluation
@@ -54,10 +54,17 @@ def _run(
 
 @click.pass_context
 def _resume(
-    ctx: click.Context, resume: Path | None, total_steps: str | None, checkpoint_every: str | None, quiet: bool
+    ctx: click.Context,
+    /,
+    resume: Path | None,
+    total_steps: str | None,
+    checkpoint_every: str | None,
+    quiet: bool,
+    **repeated: str | None,
 ) -> None:
+    given = {name: value for name, value in repeated.items() if value is not None}
     if resume is None:
-        if total_steps or checkpoint_every or quiet:
+        if total_steps or checkpoint_every or quiet or given:
             raise UserError("put the algorithm first: zoo run ALGORITHM --env ENV [SETTINGS]...; or add --resume RUN")
         return
     if ctx.invoked_subcommand is not None:
@@ -65,13 +72,14 @@ def _resume(
     from zoo import runs
     from zoo.checkpoint import EVERY
 
-    settings = runs.resumed_settings(resume, total_steps)
+    settings = runs.resumed_settings(resume, total_steps, given)
     with _warnings_as_lines(), display(settings, resume, quiet=quiet) as update:
         result = runs.resume(
             resume,
             total_steps=settings.run.total_steps,
             checkpoint_every=checkpoint_every or EVERY,
             on_row=update,
+            **given,
         )
     _report(result, resume, quiet=quiet)
 
@@ -107,6 +115,13 @@ def _describe(evaluation: "Evaluation") -> str:
     return f"return {evaluation.mean:.1f} ± {evaluation.std:.1f} (mean ± std of {episodes})"
 
 
+def repeated(name: str) -> click.Option:
+    """The flag of a setting that a run which is resumed must have, too."""
+    option = flag(name, field_info(Run)[name])
+    option.help = "With --resume: repeats what the run's folder says, where that reaches beyond this machine."
+    return option
+
+
 run = AlgorithmGroup(
     "run",
     action=_run,
@@ -125,6 +140,7 @@ run = AlgorithmGroup(
             ["--resume"], type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run that was interrupted."
         ),
         click.Option(["--total-steps"], metavar="N", help="With --resume: train for so many steps in all."),
+        *(repeated(name) for name in ("engine", "ray_address", "actors", "num_envs")),
         CHECKPOINT,
         QUIET,
     ],
