@@ -795,7 +795,6 @@ def go_on(run: Path) -> str:
     try:
         zoo.resume(run, checkpoint_every=50)
     except UserError as error:
-        assert len(str(error).splitlines()) == 1
         return str(error)
     return ""
 
@@ -818,6 +817,7 @@ def test_a_run_that_goes_on_writes_to_nothing_outside(name: str, kind: str, stra
     refusal = go_on(run)
     assert tree(outside) == before
     assert not refusal or f"{run / name}" in refusal
+    assert "\n" not in refusal
     if name.endswith(".part"):
         assert not refusal  # what is left of a kill is replaced
 
