@@ -66,7 +66,7 @@ class Agent(nn.Module):
             raise UserError(f"observation of shape {obs.shape}; expected {self.spec.obs_shape} or a batch of these")
         if self.obs_normalizer is not None:
             batch = self.obs_normalizer(batch)
-        started = None if episode_start is None else np.broadcast_to(episode_start, len(batch))
+        started = None if episode_start is None else np.array(np.broadcast_to(episode_start, len(batch)), np.bool_)
         action = self.spec.decode_action(self.act(batch, deterministic, started))
         return (action[0] if single else action), state
 
