@@ -229,6 +229,9 @@ def test_final_observations_of_another_shape_are_refused() -> None:
     for wrong in (tensors["replay.finals.obs"][1:], tensors["replay.finals.obs"].double()):
         with pytest.raises(UserError, match="final observations have shape"):
             Unpacker(tensors | {"replay.finals.obs": wrong}).restore(make(), state, "replay")
+    for other in ({"obs": 5}, {"obs": "text"}, {}, None):  # a checkpoint refuses all of these by name
+        with pytest.raises((UserError, LookupError, TypeError)):
+            Unpacker(tensors).restore(make(), state | {"finals": other}, "replay")
 
 
 def test_image_observations_keep_their_bytes() -> None:

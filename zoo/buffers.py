@@ -250,7 +250,6 @@ class SegmentReplay:
     num_updates: int = 1
 
 
-NOTHING = np.zeros(0)
 STORED = tuple(name for name in Transition._fields if name != "next_obs")
 
 
@@ -404,29 +403,30 @@ class ReplayBuffer:
     @property
     def finals(self) -> dict[str, Array]:
         """The final observations of the rows in use that ended their episodes, (E, ...), in the order of the rows."""
-        return {"obs": self._final[self._ended(np.arange(self._used))]}
+        rows = slice(self._used)
+        return {"obs": self._final[rows][self._ended(rows)]}
 
     @finals.setter
     def finals(self, found: dict[str, Array]) -> None:
-        slots = self._ended(np.arange(self._used))
-        obs = found.get("obs", NOTHING)
-        shape = (len(slots), *self.spec.obs_shape)
+        rows = slice(self._used)
+        ended, obs = self._ended(rows), np.asarray(found["obs"])
+        shape = (np.count_nonzero(ended), *self.spec.obs_shape)
         if (obs.shape, obs.dtype) != (shape, self._final.dtype):
             raise UserError(
                 f"final observations have shape {obs.shape} of {obs.dtype}; expected {shape} of {self._final.dtype}"
             )
-        self._final[slots] = obs
+        self._final[rows][ended] = obs
 
-    def _ended(self, slots: Array) -> Array:
-        """Those of `slots` whose transitions ended their episodes."""
+    def _ended(self, slots: Array | slice) -> Array:
+        """Which of `slots` hold transitions that ended their episodes."""
         terminated, truncated = (self._records[name][slots] for name in ("terminated", "truncated"))
-        ended: Array = slots[self._startable[slots] & (terminated | truncated)]
+        ended: Array = self._startable[slots] & (terminated | truncated)
         return ended
 
     def cut(self, columns: Array) -> None:
         """What comes next for these environments does not follow on what came before: that was truncated."""
         newest = self._after(self._next[columns], -1)
-        running = np.setdiff1d(newest[self._startable[newest]], self._ended(newest))
+        running = newest[self._startable[newest] & ~self._ended(newest)]
         self._records["truncated"][running] = True
         self._final[running] = self._records["obs"][self._after(running)]
 
