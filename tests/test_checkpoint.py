@@ -436,9 +436,9 @@ def test_a_checkpoint_of_another_run_is_refused(stopped: Path, tmp_path: Path) -
     ("text", "message"),
     [
         ("", "cannot be read"),
-        ("[]", "not a manifest of schema 1"),
-        ('{"schema": 2, "checkpoints": []}', "not a manifest of schema 1"),
-        ('{"schema": 1, "checkpoints": [{"file": "../x", "step": 1, "sha256": ""}]}', "not a manifest of schema 1"),
+        ("[]", "not a manifest of schema 2"),
+        ('{"schema": 1, "checkpoints": []}', "not a manifest of schema 2"),
+        ('{"schema": 2, "checkpoints": [{"file": "../x", "step": 1, "sha256": ""}]}', "not a manifest of schema 2"),
     ],
 )
 def test_a_wrong_manifest_is_refused(text: str, message: str, stopped: Path, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """The replay buffer: a sample is what was added, drawn as often as it should be, at the memory that it should take."""
 
-from collections import deque
+import json
 from collections.abc import Iterable, Iterator
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from gymnasium import spaces
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from zoo import buffers
+from zoo.algos.base import Progress
 from zoo.buffers import ReplayBuffer, Segment, SegmentReplay, SumTree, Transition
 from zoo.errors import UserError
+from zoo.registry import load_class
 from zoo.spec import Spec
+from zoo.state import Unpacker, pack
 
 Array = NDArray[Any]
 
@@ -42,9 +46,16 @@ class Row(NamedTuple):
 
 
 def stream(
-    seed: int, num_envs: int, num_steps: int, *, dead: float = 0.0, lengths: tuple[int, int] = (1, 7)
-) -> Iterator[tuple[Transition, Array, list[tuple[int, Row]]]]:
-    """Steps of episodes of random lengths and ends: the transition, who is alive, and the same as (environment, Row).
+    seed: int,
+    num_envs: int,
+    num_steps: int,
+    *,
+    dead: float = 0.0,
+    broken: float = 0.0,
+    lengths: tuple[int, int] = (1, 7),
+) -> Iterator[tuple[Transition, Array, list[tuple[int, Row]], Array]]:
+    """Steps of episodes of random lengths and ends: the transition, who is alive, the same as (environment, Row), and
+    the environments that do not follow on their step before.
 
     No observation appears twice but as the successor of one step and the start of the next. What an environment
     says that is not alive is nonsense.
@@ -54,6 +65,9 @@ def stream(
     left = rng.integers(*lengths, size=num_envs, endpoint=True)
     for _ in range(num_steps):
         alive = rng.random(num_envs) >= dead
+        elsewhere = np.flatnonzero(rng.random(num_envs) < broken)
+        for i in elsewhere:
+            now[i] = next(tags)
         tag, successor = np.full(num_envs, -1), np.full(num_envs, -1)
         flags = np.ones((2, num_envs), np.bool_)
         rows = []
@@ -65,7 +79,7 @@ def stream(
             now[i] = next(tags) if ended else successor[i]
             left[i] = rng.integers(*lengths, endpoint=True) if ended else left[i]
             rows.append((int(i), Row(int(tag[i]), int(successor[i]), bool(flags[0, i]), bool(flags[1, i]))))
-        yield Transition(vectors(tag), tag, tag / 8, vectors(successor), *flags, -tag / 4), alive, rows
+        yield Transition(vectors(tag), tag, tag / 8, vectors(successor), *flags, -tag / 4), alive, rows, elsewhere
 
 
 def vectors(tag: Array) -> Array:
@@ -85,7 +99,11 @@ class Filled(NamedTuple):
 
 def fill(buffer: ReplayBuffer, seed: int, num_steps: int, **settings: Any) -> Filled:
     history: list[list[Row]] = [[] for _ in range(buffer.num_envs)]
-    for transition, alive, rows in stream(seed, buffer.num_envs, num_steps, **settings):
+    for transition, alive, rows, elsewhere in stream(seed, buffer.num_envs, num_steps, **settings):
+        buffer.cut(elsewhere)
+        for i in elsewhere:
+            if history[i] and not history[i][-1].terminated:
+                history[i][-1] = history[i][-1]._replace(truncated=True)
         buffer.add(transition, alive)
         for field in transition:
             field[:] = 1  # what a buffer keeps must be its own
@@ -114,13 +132,21 @@ each_fill = pytest.mark.parametrize(("num_envs", "capacity", "num_steps"), SHAPE
 
 @each_fill
 @pytest.mark.parametrize("n_step", [1, 2, 3, 5, 10])
-@pytest.mark.parametrize(("dead", "priority_exponent"), [(0.0, 0.0), (0.3, 0.0), (0.3, 0.6)])
+@pytest.mark.parametrize(("dead", "broken", "priority_exponent"), [(0, 0, 0.0), (0.3, 0, 0.0), (0.3, 0.1, 0.6)])
+@pytest.mark.parametrize("longest", [1, 7])
 def test_segments_are_runs_of_transitions_of_one_episode(
-    num_envs: int, capacity: int, num_steps: int, n_step: int, dead: float, priority_exponent: float
+    num_envs: int,
+    capacity: int,
+    num_steps: int,
+    n_step: int,
+    dead: float,
+    broken: float,
+    priority_exponent: float,
+    longest: int,
 ) -> None:
     settings = {"n_step": n_step, "batch_size": 500, "priority_exponent": priority_exponent}
     buffer = make(num_envs, capacity=capacity, **settings)
-    filled = fill(buffer, num_envs + num_steps, num_steps, dead=dead)
+    filled = fill(buffer, num_envs + num_steps, num_steps, dead=dead, broken=broken, lengths=(1, longest))
     place, batch = filled.place(), buffer.sample()
     assert [field.shape[:2] for field in batch[:7]] == [(n_step, 500)] * 7
     going = np.arange(500)
@@ -148,28 +174,64 @@ def test_samples_are_right_at_every_moment_of_two_laps(num_steps: int) -> None:
 
 
 @each_fill
-@pytest.mark.parametrize("dead", [0.0, 0.3])
-def test_the_last_transitions_are_kept_and_older_ones_forgotten(
-    num_envs: int, capacity: int, num_steps: int, dead: float
+@pytest.mark.parametrize(("dead", "broken"), [(0, 0), (0.3, 0), (0.3, 0.2)])
+@pytest.mark.parametrize("lengths", [(1, 1), (1, 7), (1000, 1000)])
+@pytest.mark.parametrize("priority_exponent", [0.0, 0.6])
+def test_exactly_the_last_transitions_are_kept_however_short_the_episodes(
+    num_envs: int,
+    capacity: int,
+    num_steps: int,
+    dead: float,
+    broken: float,
+    lengths: tuple[int, int],
+    priority_exponent: float,
 ) -> None:
-    buffer = make(num_envs, capacity=capacity, batch_size=5000)
-    filled = fill(buffer, num_envs + num_steps, num_steps, dead=dead)
-    found = set(buffer.sample().obs[0, :, 0].int().tolist())
-    for rows in filled.history:
-        # A row for each observation: the newest successor, each transition's, and each end's.
-        room, kept = max(capacity // num_envs, 1), deque[int]()
-        for k, row in enumerate(reversed(rows)):
-            room -= 1 + (k > 0 and (row.terminated or row.truncated))
-            if room < 0:
-                break
-            kept.append(row.obs)
-        assert found & {row.obs for row in rows} == set(kept)
+    buffer = make(num_envs, capacity=capacity, batch_size=5000, priority_exponent=priority_exponent)
+    filled = fill(buffer, num_envs + num_steps, num_steps, dead=dead, broken=broken, lengths=lengths)
+    found = buffer.sample().obs[0, :, 0].int().tolist()
+    kept = max(capacity // num_envs, 1)
+    assert set(found) == {row.obs for rows in filled.history for row in rows[-kept:]}
 
 
-def test_without_ends_exactly_capacity_transitions_are_kept() -> None:
-    filled = fill(make(2, capacity=30, batch_size=5000), 0, 100, lengths=(1000, 1000))
-    found = set(filled.buffer.sample().obs[0, :, 0].int().tolist())
-    assert found == {row.obs for rows in filled.history for row in rows[-15:]}
+def restored(buffer: ReplayBuffer, **settings: Any) -> tuple[ReplayBuffer, dict[str, torch.Tensor]]:
+    """Another replay with the state of `buffer`, and the tensors that it took."""
+    tensors: dict[str, torch.Tensor] = {}
+    state = json.loads(json.dumps(pack(buffer, "replay", tensors)))
+    other = make(buffer.num_envs, seed=99, **settings)
+    Unpacker({key: tensor.clone() for key, tensor in tensors.items()}).restore(other, state, "replay")
+    return other, tensors
+
+
+@each_fill
+@pytest.mark.parametrize("priority_exponent", [0.0, 0.6])
+def test_a_restored_replay_goes_on_as_the_one_that_was_saved(
+    num_envs: int, capacity: int, num_steps: int, priority_exponent: float
+) -> None:
+    settings = {"capacity": capacity, "n_step": 3, "priority_exponent": priority_exponent}
+    buffer = make(num_envs, **settings)
+    fill(buffer, 1, num_steps, dead=0.2, broken=0.1)
+    other, tensors = restored(buffer, **settings)
+    # No more is written than the final observations of the rows that are kept.
+    everything = buffer._records["terminated"] | buffer._records["truncated"]
+    assert len(tensors["replay.finals.obs"]) == (everything & buffer._startable).sum()
+    for _ in range(3):
+        for mine, its in zip(buffer.sample(), other.sample(), strict=True):
+            assert torch.equal(mine, its)
+        for each in (buffer, other):
+            fill(each, 2, 5, dead=0.2, broken=0.1)
+
+
+def test_final_observations_of_another_shape_are_refused() -> None:
+    buffer = make()
+    fill(buffer, 1, 50)
+    tensors: dict[str, torch.Tensor] = {}
+    state = pack(buffer, "replay", tensors)
+    for wrong in (tensors["replay.finals.obs"][1:], tensors["replay.finals.obs"].double()):
+        with pytest.raises(UserError, match="final observations have shape"):
+            Unpacker(tensors | {"replay.finals.obs": wrong}).restore(make(), state, "replay")
+    for other in ({"obs": 5}, {"obs": "text"}, {}, None):  # a checkpoint refuses all of these by name
+        with pytest.raises((UserError, LookupError, TypeError)):
+            Unpacker(tensors).restore(make(), state | {"finals": other}, "replay")
 
 
 def test_image_observations_keep_their_bytes() -> None:
@@ -224,9 +286,9 @@ def test_every_transition_is_equally_likely(num_envs: int, num_steps: int) -> No
     assert excess(counts, skewed * counts.sum() / skewed.sum()) > 5
 
 
-def prioritized(alpha: float, beta: float = 0.4, **settings: Any) -> tuple[Filled, dict[int, float]]:
+def prioritized(alpha: float, **settings: Any) -> tuple[Filled, dict[int, float]]:
     """A replay whose every transition has an error of its own; the errors by observation."""
-    buffer = make(3, capacity=60, batch_size=500, priority_exponent=alpha, importance_exponent=beta, **settings)
+    buffer = make(3, capacity=60, batch_size=500, priority_exponent=alpha, **settings)
     filled = fill(buffer, 6, 150, dead=0.2)
     errors: dict[int, float] = {}
     rng = np.random.default_rng(7)
@@ -251,20 +313,57 @@ def test_prioritized_sampling_follows_the_errors(alpha: float) -> None:
     assert excess(counts, np.full(len(counts), counts.mean())) > 50
 
 
+def importance(errors: dict[int, float], batch: Segment, alpha: float, beta: float) -> Array:
+    """(N P(i))^-β over its maximum in the batch, Schaul et al. 2016, section 3.4."""
+    share = np.abs(np.array(list(errors.values()))) ** alpha
+    probability = dict(zip(errors, share / share.sum(), strict=True))
+    weight = np.array([(len(errors) * probability[int(tag)]) ** -beta for tag in batch.obs[0, :, 0]])
+    return weight / weight.max()
+
+
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
 @pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
 def test_weights_undo_the_bias(alpha: float, beta: float) -> None:
-    filled, errors = prioritized(alpha, beta)
-    share = np.abs(np.array(list(errors.values()))) ** alpha
-    probability = dict(zip(errors, share / share.sum(), strict=True))
+    filled, errors = prioritized(alpha)
     batch = filled.buffer.sample()
-    weight = np.array([(len(errors) * probability[int(tag)]) ** -beta for tag in batch.obs[0, :, 0]])
-    np.testing.assert_allclose(batch.weight, weight / weight.max(), rtol=1e-4)
+    np.testing.assert_allclose(batch.weight**beta, importance(errors, batch, alpha, beta), rtol=1e-4)
 
 
 def test_uniform_samples_all_weigh_one() -> None:
-    filled = fill(make(importance_exponent=0.4), 0, 50)
-    assert (filled.buffer.sample().weight == 1).all()
+    assert (fill(make(), 0, 50).buffer.sample().weight == 1).all()
+    for beta in (0.0, 0.4, 1 / 3, 1.0):  # in DQN's loss, too, to the last bit
+        assert (torch.ones(100) ** torch.scalar_tensor(beta, dtype=torch.float64) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "step", "beta"),
+    [
+        ({}, 0, 0.4),
+        ({}, 500, 0.7),
+        ({}, 1000, 1.0),
+        ({"importance_exponent": 0.5, "importance_exponent_end": 0.5}, 900, 0.5),
+        ({"importance_exponent": 0.2, "importance_exponent_end": 0.6}, 250, 0.3),
+    ],
+)
+def test_dqn_anneals_the_correction_over_the_run(settings: dict[str, float], step: int, beta: float) -> None:
+    filled, errors = prioritized(0.6)
+    batch = filled.buffer.sample()
+    dqn = load_class("dqn")
+    spec = Spec(SPEC.observation_space, spaces.Discrete(2))
+    config = dqn.Config(hidden=(8,), gamma=0.0, loss="mse", learning_rate=1e-8, **settings)
+    algo = dqn(spec, config, Generator().manual_seed(0))
+    algo.replay = filled.buffer
+    batch = batch._replace(action=batch.action % 2, obs=batch.obs / 1000, next_obs=batch.next_obs / 1000)
+    with torch.no_grad():
+        q = algo.q(batch.obs[0]).gather(-1, batch.action[0][:, None])[:, 0].double().numpy()
+    squares = (batch.reward[0].double().numpy() - q) ** 2
+    weight = importance(errors, batch._replace(obs=batch.obs * 1000), 0.6, beta)
+    loss = algo.update(batch, Progress(step, 1000))["q_loss"].item()
+    assert loss == pytest.approx((weight * squares).mean(), rel=1e-4)
+    # A tenth of β is noticed.
+    assert loss != pytest.approx(
+        (importance(errors, batch._replace(obs=batch.obs * 1000), 0.6, beta - 0.1) * squares).mean(), rel=1e-3
+    )
 
 
 def test_a_new_transition_has_the_largest_priority_so_far() -> None:
@@ -330,7 +429,7 @@ def arrays_in(value: Any) -> list[Array]:
 
 
 def owner_of(array: Array) -> Array:
-    return array if array.base is None else owner_of(array.base)
+    return owner_of(array.base) if isinstance(array.base, np.ndarray) else array
 
 
 @pytest.mark.parametrize("num_envs", [1, 8])
@@ -341,10 +440,19 @@ def test_a_million_transitions_cost_little_more_than_their_fields(num_envs: int)
     assert raw / 2 < size_of(buffer) <= 1.2 * raw
 
 
-def test_images_are_kept_once_as_bytes() -> None:
-    shape = (84, 84, 4)
+@pytest.mark.parametrize(("longest", "copies"), [(200, 1.0), (1, 2.0)])
+def test_images_take_memory_once_and_again_where_episodes_end(longest: int, copies: float) -> None:
+    shape, capacity = (84, 84, 4), 2000
     spec = Spec(spaces.Box(0, 255, shape, np.uint8), spaces.Discrete(4))
-    assert size_of(make(spec=spec, capacity=1000)) <= 1.01 * 1000 * np.prod(shape)
+    process = psutil.Process()
+    before = process.memory_info().rss
+    buffer = make(spec=spec, capacity=capacity, batch_size=1)
+    image, zero, alive = np.full((1, *shape), 7, np.uint8), np.zeros(1), np.ones(1, np.bool_)
+    for step in range(capacity):
+        buffer.add(Transition(image, zero, zero, image, np.array([step % longest == longest - 1]), ~alive, zero), alive)
+    taken = process.memory_info().rss - before
+    expected = copies * capacity * np.prod(shape)
+    assert 0.9 * expected < taken < 1.1 * expected + 2**21
 
 
 def pretend_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
@@ -356,16 +464,17 @@ def test_a_replay_larger_than_memory_is_refused_with_the_sum(monkeypatch: pytest
     with pytest.raises(UserError) as refusal:
         make(spec=PENDULUM, capacity=100_000_000)
     message = str(refusal.value)
-    # 12 + 4 + 4 + 1 + 1 + 4 bytes of fields, one to tell whether a sample may start there, and one that is not used.
-    assert "100,000,001 transitions x 28 bytes = 2.6 GiB" in message
+    # 12 + 4 + 4 + 1 + 1 + 4 bytes of fields, one to tell whether a sample may start there, one that is not used, and 12
+    # of a final observation.
+    assert "100,000,001 transitions x 40 bytes = 3.7 GiB" in message
     assert "1.0 GiB of free memory" in message
     advised = int(message.split("capacity to ")[1].split(" ")[0].replace(",", ""))
-    assert advised == pytest.approx(0.8 * 2**30 / 28, abs=1)
+    assert advised == pytest.approx(0.8 * 2**30 / 40, abs=1)
     make(spec=PENDULUM, capacity=advised)
 
 
 def test_memory_is_checked_before_any_is_taken() -> None:
-    # Twenty-eight petabytes: numpy itself would raise MemoryError, which is no UserError.
+    # Forty petabytes: numpy itself would raise MemoryError, which is no UserError.
     with pytest.raises(UserError, match="free memory"):
         make(spec=PENDULUM, capacity=10**15)
 
@@ -397,7 +506,7 @@ def test_samples_are_due_at_every_multiple_of_train_every(
         batch_size=batch_size,
     )
     seen, due, step = [], [], 0
-    for transition, alive, rows in stream(1, num_envs, 60, dead=0.2):
+    for transition, alive, rows, _ in stream(1, num_envs, 60, dead=0.2):
         steps = range(step + 1, step + len(rows) + 1)
         step += len(rows)
         multiples = sum(each % train_every == 0 for each in steps)

@@ -1,15 +1,21 @@
 """Time recursions against the papers' own sums, other libraries' published numbers and identities."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from numpy.random import SeedSequence
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.targets import gae, lambda_return, n_step, vtrace
+from zoo import registry
+from zoo.algos.base import Progress
+from zoo.buffers import Transition
+from zoo.spec import Spec
+from zoo.targets import gae, lambda_return, n_step, standardize, vtrace
 
 Array = NDArray[np.float64]
 
@@ -469,3 +475,50 @@ def test_vtrace_with_the_next_rows_v_at_a_truncation_would_show() -> None:
     assert cut.any()
     assert_equal(advantage[:-1][cut], right[:-1][cut])
     assert (np.abs(wrong[:-1][cut] - right[:-1][cut]) > 1e-3).all()
+
+
+# Whitened advantages.
+
+
+@pytest.mark.parametrize("shape", [(2,), (5, 3), (64,)])
+def test_standardized_advantages_have_mean_0_and_standard_deviation_1(shape: tuple[int, ...]) -> None:
+    advantage = np.random.default_rng(0).normal(3, 7, shape)
+    expected = (advantage - np.mean(advantage)) / (np.sqrt(np.var(advantage, ddof=1)) + 1e-8)
+    np.testing.assert_allclose(standardize(torch.from_numpy(advantage)), expected, rtol=1e-12)
+    assert abs(expected - (advantage - np.mean(advantage)) / np.std(advantage)).max() > 1e-3 / len(advantage)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_a_single_advantage_stays_as_it_is(shape: tuple[int, ...]) -> None:
+    assert torch.equal(standardize(torch.full(shape, -2.5)), torch.full(shape, -2.5))
+
+
+def test_standardize_is_one_graph() -> None:
+    compiled = torch.compile(standardize, fullgraph=True, backend="eager")
+    for size in (1, 2, 7):
+        advantage = torch.arange(float(size))
+        assert torch.equal(compiled(advantage), standardize(advantage))
+
+
+WHITENING = [
+    name
+    for name in sorted(registry.load().algorithms)
+    if "normalize_advantage" in registry.load_class(name).Config.__dataclass_fields__
+]
+
+
+@pytest.mark.parametrize("name", WHITENING)
+def test_a_rollout_of_a_single_row_is_learned_from(name: str) -> None:
+    assert {"a2c", "impala", "ppo", "qac"} <= set(WHITENING)
+    spec = Spec(spaces.Box(-1, 1, (2,)), spaces.Discrete(3))
+    config_type = registry.load_class(name).Config
+    known = {"normalize_advantage": True, "num_steps": 1, "batch_size": 2}  # PPO's last minibatch may be smaller
+    config = config_type(**{key: value for key, value in known.items() if key in config_type.__dataclass_fields__})
+    algo: Any = registry.make(name, spec, config, SeedSequence(0))
+    before = torch.cat([p.detach().flatten().clone() for p in algo.parameters()])
+    one, no = torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.bool)
+    obs = torch.full((1, 1, 2), 0.5)
+    metrics = algo.update(Transition(obs, one.long(), one, -obs, no, no, -one), Progress(1, 10))
+    after = torch.cat([p.detach().flatten() for p in algo.parameters()])
+    assert all(torch.isfinite(value).all() for value in [*metrics.values(), after])
+    assert (after != before).any()

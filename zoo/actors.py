@@ -94,6 +94,7 @@ class Inline:
 
 def act_and_step(actor: Algorithm, envs: Envs, progress: Progress, device: torch.device) -> Step:
     """Choose an action for every environment and take it."""
+    progress = Progress(progress.step, progress.total, envs.lengths == 0)
     with torch.inference_mode():
         action, log_prob = actor.act(torch.from_numpy(envs.obs).to(device), progress)
     return envs.step(action.cpu().numpy(), None if log_prob is None else log_prob.cpu().numpy())

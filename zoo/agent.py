@@ -3,7 +3,9 @@
 Saved files may be a stranger's: nothing in them is executed, and all of it is checked before it is used.
 """
 
+import copy
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,12 +17,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from zoo import registry
-from zoo.algos.base import Algorithm, Progress
+from zoo.algos.base import END, Algorithm
 from zoo.config import build
 from zoo.errors import UserError
 from zoo.files import Folder, open_folder
 from zoo.normalize import ObsNormalizer
-from zoo.spec import Array, Spec
+from zoo.spec import Array, Spec, numbers
+from zoo.state import saved_names
 from zoo.tensors import check_tensors, read_tensors, write_tensors
 from zoo.untrusted import SLACK, TENSORS_LIMIT, TEXT_LIMIT, Budget, brief, read_json
 
@@ -48,8 +51,11 @@ class Agent(nn.Module):
     ) -> tuple[Array, Any]:
         """(action, state) for one observation or a batch of them, (N, ...), in the environment's own units.
 
-        `state` and `episode_start` belong to Stable-Baselines3's interface: agents here keep no state, and return
-        what they were given. With `deterministic=False` the behaviour policy acts, exploration included.
+        With `deterministic=False` the behaviour policy acts as at the end of a training, exploration included: ε at
+        its end, noise on actions, no warm-up. It draws from a stream of its own, so that training goes on as if nobody
+        had asked. `episode_start`, (N,), says which observations begin an episode, where Ornstein-Uhlenbeck noise
+        starts anew; nothing else depends on it. `state` belongs to Stable-Baselines3's interface: agents here keep
+        none, and return what they were given.
         """
         obs = self.spec.encode_obs(obs)
         single = obs.shape == self.spec.obs_shape
@@ -58,15 +64,27 @@ class Agent(nn.Module):
             raise UserError(f"observation of shape {obs.shape}; expected {self.spec.obs_shape} or a batch of these")
         if self.obs_normalizer is not None:
             batch = self.obs_normalizer(batch)
-        action = self.spec.decode_action(self.act(batch, deterministic))
+        started = None if episode_start is None else np.array(np.broadcast_to(episode_start, len(batch)), np.bool_)
+        action = self.spec.decode_action(self.act(batch, deterministic, started))
         return (action[0] if single else action), state
 
     @torch.inference_mode()
-    def act(self, obs: Array, deterministic: bool = True) -> Array:
+    def act(self, obs: Array, deterministic: bool = True, started: Array | None = None) -> Array:
         """Actions of the algorithm, in its own units, for observations in its own form (normalised), (N, ...)."""
         tensor = torch.as_tensor(obs, device=next(self.algo.parameters()).device)
-        action: Tensor = self.algo.greedy(tensor) if deterministic else self.algo.act(tensor, Progress(1, 1))[0]
+        if deterministic:
+            action: Tensor = self.algo.greedy(tensor)
+        else:
+            action, _ = self._behaviour.act(tensor, END._replace(started=started))
         return action.cpu().numpy()
+
+    @cached_property
+    def _behaviour(self) -> Any:
+        """The algorithm, with the same weights, but its own copy of what acting changes, such as the generator."""
+        behaviour = copy.copy(self.algo)
+        for name in saved_names(self.algo):
+            setattr(behaviour, name, copy.deepcopy(getattr(self.algo, name)))
+        return behaviour
 
     def weights(self) -> dict[str, Tensor]:
         """What acting needs: every parameter and statistic but the optimisers' moments."""
@@ -149,7 +167,7 @@ class _Box(_Strict):
             found = f"{len(self.low)} low and {len(self.high)} high"
             raise ValueError(f"{found} bounds; shape {self.shape} needs 1 or {size} of each")
         for name in ("low", "high"):
-            if not _fits(np.array([float(text) for text in getattr(self, name)]), self.dtype):
+            if not _fits(numbers(getattr(self, name)), self.dtype):
                 raise ValueError(f"{name} has values that are no {self.dtype}")
         return self
 

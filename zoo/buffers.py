@@ -1,5 +1,8 @@
 """The one record of experience, and the two places it is kept."""
 
+import contextlib
+import mmap
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -263,6 +266,20 @@ def fields_of(records: Array, next_obs: Array) -> Transition:
     return Transition(next_obs=next_obs, **{name: records[name] for name in STORED})
 
 
+def sparse(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Zeros that take memory, by pages, only where something is written.
+
+    numpy's own come in pages of 2 MiB on Linux, which 70 images share.
+    """
+    if sys.platform != "linux":
+        return np.zeros(shape, dtype)
+    size = max(int(np.prod(shape)) * dtype.itemsize, 1)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # of a system that knows no others
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype, int(np.prod(shape))).reshape(shape)
+
+
 def opaque(records: Array) -> Array:
     """The same memory as records without fields, which numpy copies twice as fast."""
     return records.view(f"V{records.itemsize}")
@@ -280,35 +297,45 @@ class _Gathered:
         self.records, self.successors = np.zeros(shape, dtype), np.zeros(shape, dtype)
         self.weight = np.zeros(count * size, np.float32)
         fields = fields_of(self.records, self.successors["obs"])
+        flat = map_fields(lambda field: field.reshape(-1, *field.shape[2:]), fields)  # views, too
         parts = [slice(start, start + size) for start in range(0, count * size, size)]
         self.segments = [
             Segment(*map(torch.from_numpy, [*(x[:, part] for x in fields), self.weight[part], self.slots[0, part]]))
             for part in parts
         ]
         self._to = opaque(self.records), opaque(self.successors)
-        self._flags = self.successors["startable"], self.records["terminated"], self.records["truncated"]
+        self._flat = self.slots.reshape(-1), flat.next_obs, flat.terminated, flat.truncated
+        self._startable = self.successors["startable"].reshape(-1)
 
-    def gather(self, stored: Array, num_envs: int) -> list[Segment]:
-        """The segments, of the opaque records at `slots`."""
+    def gather(self, stored: Array, final: Array, num_envs: int) -> list[Segment]:
+        """The segments, of the opaque records at `slots`; an episode's last successor stands in `final`."""
         np.add(self.slots, num_envs, out=self.after)
         for slots, memory in zip((self.slots, self.after), self._to, strict=True):
             stored.take(slots, 0, memory, "wrap")
-        startable, terminated, truncated = self._flags
+        starts, next_obs, terminated, truncated = self._flat
+        (ended,) = (terminated | truncated).nonzero()
+        if len(ended):
+            next_obs[ended] = final[starts[ended]]
         # What follows the newest transition is not known yet.
-        truncated |= ~(startable | terminated)
+        truncated |= ~(self._startable | terminated)
         return self.segments
 
 
 class ReplayBuffer:
-    """The last `capacity` transitions; `num_updates` samples of them for every `train_every` steps.
+    """The last `capacity // num_envs` transitions of each environment (`n_step`, if that is more), however short its
+    episodes; `num_updates` samples of them for every `train_every` steps.
 
-    Each observation is stored once: a column is the stream of one environment's observations, the successor of a
-    row is the next row's observation, and an episode's final observation takes a row of its own, from which no
-    sample starts. Sampling is uniform with replacement, or proportional to priority^`priority_exponent`
-    (Schaul et al. 2016, section 3.3) where that is above 0; then `reprioritize` must follow each update.
+    Each observation is stored once: a column is the stream of one environment's observations, and the successor of a
+    row is the next row's observation. Only where an episode ended, that is the first of another: the final observation
+    stands in a second array, which takes memory only there.
+
+    Sampling is uniform with replacement, or proportional to priority^`priority_exponent` (Schaul et al. 2016, section
+    3.3) where that is above 0; then `reprioritize` must follow each update. The weight of a sample is then what undoes
+    all of the bias, relative to the largest in the batch, min_j P(j) / P(i); to the power of β it undoes a part of it.
     """
 
-    saved = ("rng", "_next", "_used", "_stored", "_unlearned", "_startable", "contents", "_priorities")
+    # The finals come after the records, which say whose they are.
+    saved = ("rng", "_next", "_used", "_stored", "_unlearned", "_startable", "contents", "finals", "_priorities")
     pending = False
 
     def __init__(
@@ -319,17 +346,16 @@ class ReplayBuffer:
         generator: Generator,
         *,
         priority_exponent: float = 0.0,
-        importance_exponent: float = 0.0,
     ) -> None:
         self.spec, self.num_envs, self.config = spec, num_envs, config
         self.num_steps = max(config.train_every // num_envs, 1)
-        self.importance_exponent = importance_exponent
         self.rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
         num_rows = max(config.capacity // num_envs, config.n_step) + 1  # one more for the newest successor
         self.num_slots = num_rows * num_envs
         check_memory(spec, self.num_slots, prioritized=priority_exponent > 0)
         self._records = np.zeros(self.num_slots, record_of(spec))
         self._startable = self._records["startable"]  # which slots hold a whole transition
+        self._final = sparse((self.num_slots, *spec.obs_shape), spec.obs_dtype)  # by the slot that ended its episode
         self._row, self._successor = np.zeros((2, num_envs), record_of(spec))  # of one step
         self._row["startable"] = True
         self._opaque = opaque(self._records), opaque(self._row), opaque(self._successor)
@@ -344,12 +370,14 @@ class ReplayBuffer:
         for name in STORED:
             self._row[name] = getattr(transition, name)
         self._successor["obs"] = transition.next_obs
-        ended = transition.terminated | transition.truncated
         slots = self._next[alive]
         successors = self._after(slots)
         records, row, successor = self._opaque
         records[slots], records[successors] = row[alive], successor[alive]
-        self._next[alive] = self._after(slots, 1 + ended[alive])
+        (ended,) = (alive & (transition.terminated | transition.truncated)).nonzero()
+        if len(ended):
+            self._final[self._next[ended]] = transition.next_obs[ended]
+        self._next[alive] = successors
         self._used = max(self._used, int(successors.max(initial=0)) + 1)
         self._stored += len(slots)
         self._unlearned += len(slots)
@@ -364,20 +392,43 @@ class ReplayBuffer:
         )
         counts = 0 <= self._unlearned <= self._stored and self._used <= self.num_slots
         any_left = self._startable[: self._used].any() == (self._stored > 0)
-        return bool(inside.all()) and counts and any_left and exist(self.contents, self.spec)
+        rows = self.contents._replace(next_obs=self.finals["obs"])
+        return bool(inside.all()) and counts and any_left and exist(rows, self.spec)
 
     @property
     def contents(self) -> Transition:
         """The rows in use, without their successors."""
         return fields_of(self._records[: self._used], np.zeros(0))
 
+    @property
+    def finals(self) -> dict[str, Array]:
+        """The final observations of the rows in use that ended their episodes, (E, ...), in the order of the rows."""
+        rows = slice(self._used)
+        return {"obs": self._final[rows][self._ended(rows)]}
+
+    @finals.setter
+    def finals(self, found: dict[str, Array]) -> None:
+        rows = slice(self._used)
+        ended, obs = self._ended(rows), np.asarray(found["obs"])
+        shape = (np.count_nonzero(ended), *self.spec.obs_shape)
+        if (obs.shape, obs.dtype) != (shape, self._final.dtype):
+            raise UserError(
+                f"final observations have shape {obs.shape} of {obs.dtype}; expected {shape} of {self._final.dtype}"
+            )
+        self._final[rows][ended] = obs
+
+    def _ended(self, slots: Array | slice) -> Array:
+        """Which of `slots` hold transitions that ended their episodes."""
+        terminated, truncated = (self._records[name][slots] for name in ("terminated", "truncated"))
+        ended: Array = self._startable[slots] & (terminated | truncated)
+        return ended
+
     def cut(self, columns: Array) -> None:
         """What comes next for these environments does not follow on what came before: that was truncated."""
-        newest = self._next[columns] - self.num_envs
-        newest[newest < 0] += self.num_slots
-        running = self._startable[newest]  # after an episode's end it is the slot of the final observation
-        self._records["truncated"][newest[running]] = True
-        self._next[columns[running]] = self._after(self._next[columns[running]])
+        newest = self._after(self._next[columns], -1)
+        running = newest[self._startable[newest] & ~self._ended(newest)]
+        self._records["truncated"][running] = True
+        self._final[running] = self._records["obs"][self._after(running)]
 
     def batches(self) -> Iterator[Segment]:
         """The samples that are due, each (n, N, ...)."""
@@ -409,10 +460,9 @@ class ReplayBuffer:
         rows[0], gathered.weight[:] = self._draw(rows.shape[1])
         for row in range(1, len(rows)):
             following = self._after(rows[row - 1])
-            following = np.where(self._startable[following], following, self._after(following))
-            # Past the newest transition there may be nothing: it stands twice, cut off by its own truncation.
+            # Past the newest transition there is nothing: it stands twice, cut off by its own truncation.
             rows[row] = np.where(self._startable[following], following, rows[row - 1])
-        return gathered.gather(self._opaque[0], self.num_envs)
+        return gathered.gather(self._opaque[0], self._final, self.num_envs)
 
     def reprioritize(self, slots: Tensor, error: Tensor) -> None:
         """Set the priorities of sampled slots, (N,), to their absolute TD errors, (N,)."""
@@ -423,8 +473,7 @@ class ReplayBuffer:
         """Slots to start from, (count,), and their weights, which may be one for all."""
         if self._priorities is not None:
             slots, share = self._priorities.draw(self.rng, count)
-            weight = share**-self.importance_exponent  # Schaul's factor N cancels in the next line
-            return slots, (weight / weight.max()).astype(np.float32)
+            return slots, (share.min() / share).astype(np.float32)
         slots = self._any(count)
         while np.count_nonzero(good := self._startable[slots]) < count:
             slots[~good] = self._any(int((~good).sum()))
@@ -487,9 +536,16 @@ class SumTree:
 
 
 def check_memory(spec: Spec, slots: int, *, prioritized: bool) -> None:
-    """A UserError, with the arithmetic, where a replay of so many slots does not fit the free memory."""
+    """A UserError, with the arithmetic, where a replay of so many slots does not fit the free memory.
+
+    Final observations smaller than a page of memory share theirs with others, and are counted for each slot. Larger
+    ones, images for the most part, are not counted: they take memory only where an episode ended, at most as much again
+    as the observations, were every episode a single step.
+    """
+    obs_bytes = spec.obs_dtype.itemsize * int(np.prod(spec.obs_shape))
+    final_bytes = obs_bytes if obs_bytes < mmap.PAGESIZE else 0
     # A tree of priorities has up to four nodes of 8 bytes for each slot.
-    row_bytes = record_of(spec).itemsize + 32 * prioritized
+    row_bytes = record_of(spec).itemsize + final_bytes + 32 * prioritized
     needed, free = slots * row_bytes, psutil.virtual_memory().available
     if needed > free:
         raise UserError(

@@ -29,7 +29,7 @@ from zoo.state import Unpacker, pack
 from zoo.tensors import read_tensors, write_tensors
 from zoo.untrusted import SLACK, TENSORS_LIMIT, brief, read_json
 
-SCHEMA = 1
+SCHEMA = 2
 FOLDER, MANIFEST, KEPT = "checkpoints", "manifest.json", 2
 HEADER_LIMIT = 2**26  # bytes of a checkpoint's header, where the numbers and texts are
 EVERY = "5min"

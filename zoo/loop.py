@@ -148,7 +148,7 @@ def evaluate(
     with processor(threads):
         while left:
             obs = envs.obs if agent.obs_normalizer is None else agent.obs_normalizer(envs.obs)
-            for episode in envs.step(agent.act(obs, deterministic)).episodes:
+            for episode in envs.step(agent.act(obs, deterministic, envs.lengths == 0)).episodes:
                 if episode.number < episodes:
                     returns[episode.number], lengths[episode.number] = episode.episode_return, episode.length
                     left -= 1

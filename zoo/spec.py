@@ -23,7 +23,11 @@ class Spec:
 
     `scale_actions` maps [-1, 1] onto the bounds of a Box; without it the policy acts in the environment's own
     units and is clipped to the bounds (as Stable-Baselines3's on-policy algorithms do). Unbounded dimensions are
-    never scaled.
+    never scaled; bounds as large as the numbers of their type, or of float32, are none, nor are integers from
+    ±(2³¹ - 1) on.
+
+    Integers of a Box are rounded so that each has an equal share of what the policy acts in: of [-1, 1] where that is
+    scaled, else of [low - ½, high + ½], to which the action is clipped before it is rounded to the nearest.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Spec:
                     f"Flatten{kind.capitalize()} or Transform{kind.capitalize()} can turn it into one of these"
                 )
         self.observation_space, self.action_space = observation_space, action_space
+        self.is_bounded = True  # whether every dimension of a Box action is (discrete actions always are)
         self.scale_actions = scale_actions
         self.obs_shape: tuple[int, ...] = observation_space.shape or ()
         self.is_image = isinstance(observation_space, spaces.Box) and (
@@ -60,14 +65,21 @@ class Spec:
     def _set_box(self, space: spaces.Box) -> None:
         self.action_shape = (int(np.prod(space.shape)),)
         self.action_dtype = np.dtype(np.float32)
+        self.is_rounded = not np.issubdtype(space.dtype, np.floating)
         low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
-        scaled = np.isfinite(low) & np.isfinite(high) & self.scale_actions
+        limit = _limit(space.dtype)
+        bounded = (-limit < low) & (high < limit)
+        self.is_bounded = bool(bounded.all())
+        half = 0.5 if self.is_rounded else 0.0  # of the share of an integer
+        low, high = low - half, high + half
+        scaled = bounded & self.scale_actions
         centre, span = 0.5 * low[scaled] + 0.5 * high[scaled], 0.5 * high[scaled] - 0.5 * low[scaled]
-        # Clipping comes first, in the policy's units; then centre + span·action.
+        # Clipping comes first, in the policy's units; then centre + span·action; then floor(½ + ·) of integers.
         self._clip = np.where(scaled, -1.0, low), np.where(scaled, 1.0, high)
-        self._centre = np.zeros_like(low)
+        self._centre = np.full_like(low, half)
         self._span = np.ones_like(low)
-        self._centre[scaled], self._span[scaled] = centre, span
+        self._centre[scaled], self._span[scaled] = half + centre, span
+        self._castable = _castable(np.dtype(space.dtype)) if self.is_rounded else (-np.inf, np.inf)
 
     @property
     def action_sizes(self) -> tuple[int, ...]:
@@ -77,11 +89,6 @@ class Spec:
         if isinstance(self.action_space, spaces.MultiDiscrete):
             return tuple(int(n) for n in self.action_space.nvec.reshape(-1))
         return self.action_shape
-
-    @property
-    def is_bounded(self) -> bool:
-        """Whether every dimension of a Box action has finite bounds (always true of discrete actions)."""
-        return not isinstance(self.action_space, spaces.Box) or self.action_space.is_bounded()
 
     def encode_obs(self, obs: Any) -> Array:
         """Observations as algorithms see them; no copy where the dtype already fits."""
@@ -95,6 +102,8 @@ class Spec:
         space = self.action_space
         if isinstance(space, spaces.Box):
             decoded = self._centre + self._span * _clip(action, *self._clip)
+            if self.is_rounded:
+                decoded = _clip(np.floor(decoded), *self._castable)  # before the cast, which would wrap around
             # Rounding must not leave the bounds of the space's own dtype.
             decoded = decoded.astype(space.dtype).reshape(-1, *space.shape)
             return _clip(decoded, space.low, space.high)
@@ -128,16 +137,32 @@ class Spec:
         )
 
 
-def _clip(x: Array, low: Array, high: Array) -> Array:
+def _clip(x: Array, low: Array | float, high: Array | float) -> Array:
     """np.clip, which takes four times as long for a few numbers."""
     clipped: Array = np.minimum(np.maximum(x, low), high)
     return clipped
 
 
+def _limit(dtype: Any) -> float:
+    """The magnitude from which on a bound is none."""
+    if not np.issubdtype(dtype, np.floating):
+        return 2.0**31 - 1
+    return min(float(np.finfo(dtype).max), float(np.finfo(np.float32).max))
+
+
+def _castable(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The outermost float64 numbers that a type of integers can hold; 2⁶³ - 1 itself would be rounded to 2⁶³."""
+    if dtype == np.bool_:
+        return 0.0, 1.0
+    low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    return float(low), float(high) if int(float(high)) == high else float(np.nextafter(high, 0.0))
+
+
 def _space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
     if isinstance(space, spaces.Box):
-        # repr round-trips float32 and float64 exactly; JSON has no infinity, text has.
-        low, high = ([repr(float(x)) for x in bound.reshape(-1)] for bound in (space.low, space.high))
+        # Text round-trips floats and integers exactly; JSON has no infinity, text has.
+        number = float if np.issubdtype(space.dtype, np.floating) else int
+        low, high = ([str(number(x)) for x in bound.reshape(-1)] for bound in (space.low, space.high))
         if len(set(low)) == len(set(high)) == 1:
             low, high = low[:1], high[:1]
         return {"type": "Box", "low": low, "high": high, "shape": list(space.shape), "dtype": str(space.dtype)}
@@ -148,17 +173,20 @@ def _space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
     return {"type": "MultiDiscrete", "nvec": nvec, "start": start, "dtype": str(space.dtype)}
 
 
+def numbers(texts: list[str]) -> Array:
+    """The numbers that bounds are saved as; integers are not rounded to floats."""
+    return np.array([int(text) if text.lstrip("-").isdecimal() else float(text) for text in texts])
+
+
 def _space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
     match data.get("type"):
         case "Box":
             shape = tuple(int(n) for n in data["shape"])
-            low, high = (np.array([float(x) for x in data[key]]) for key in ("low", "high"))
             dtype = np.dtype(data["dtype"])
+            low, high = (numbers(data[key]).astype(dtype) for key in ("low", "high"))
             if len(low) == 1:
-                return spaces.Box(
-                    np.full(shape, low[0]).astype(dtype), np.full(shape, high[0]).astype(dtype), shape, dtype.type
-                )
-            return spaces.Box(low.reshape(shape).astype(dtype), high.reshape(shape).astype(dtype), shape, dtype.type)
+                return spaces.Box(np.full(shape, low[0]), np.full(shape, high[0]), shape, dtype.type)
+            return spaces.Box(low.reshape(shape), high.reshape(shape), shape, dtype.type)
         case "Discrete":
             return spaces.Discrete(int(data["n"]), start=int(data["start"]), dtype=np.dtype(data["dtype"]).type)
         case "MultiDiscrete":

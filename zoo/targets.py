@@ -58,6 +58,13 @@ def n_step(*, reward: Tensor, discount: Tensor, next_value: Tensor, lam: Tensor,
     return target
 
 
+def standardize(advantage: Tensor) -> Tensor:
+    """Advantages less their mean, over their standard deviation (ddof 1); a single one, which has none, as it is."""
+    if advantage.numel() < 2:
+        return advantage
+    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+
+
 class VTrace(NamedTuple):
     """What V-trace gives the two losses: the critic's target v_s and the policy gradient's advantage, (T, B)."""
 

@@ -16,7 +16,7 @@ from zoo.buffers import RolloutBuffer
 from zoo.config import Field, Widths, config, linear
 from zoo.networks import Activation, Policy, V
 from zoo.optim import Adam, RMSprop, scalar
-from zoo.targets import gae
+from zoo.targets import gae, standardize
 from zoo.taxonomy import Cell
 
 
@@ -80,7 +80,7 @@ class A2C(nn.Module):
             )  # (T, B)
             target = advantage + value
             if self.config.normalize_advantage:
-                advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+                advantage = standardize(advantage)
         policy = self.actor(batch.obs)
         policy_loss = -(advantage * policy.log_prob(batch.action)).mean()
         value_loss = F.mse_loss(value, target)

@@ -6,24 +6,28 @@ from gymnasium import spaces
 from torch import Generator, Tensor
 
 from zoo.buffers import Buffer, Transition
-from zoo.spec import Spec
+from zoo.spec import Array, Spec
 from zoo.taxonomy import Cell
 
-__all__ = ["Algorithm", "Buffer", "Progress", "Spec", "Transition"]
+__all__ = ["END", "Algorithm", "Buffer", "Progress", "Spec", "Transition"]
 
 Space = spaces.Space[Any]
 
 
 class Progress(NamedTuple):
-    """How far a run is, in environment steps."""
+    """How far a run is, in environment steps, and which environments are at the first step of an episode."""
 
     step: int
     total: int
+    started: Array | None = None  # (B,) bool, where it is known: when acting
 
     @property
     def fraction(self) -> float:
         """From 0 at the start to 1 at the end; schedules follow it."""
         return min(self.step / self.total, 1.0)
+
+
+END = Progress(2**63 - 1, 2**63 - 1)  # of a run of any length: after every warm-up, where every schedule ends
 
 
 @runtime_checkable

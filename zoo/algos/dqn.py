@@ -1,7 +1,8 @@
 """DQN: value-based, off-policy, Q target.                                          Mnih et al. 2015, Algorithm 1
 
-y = r + γ (1 - terminated) max_a' Q̄(s', a')          L = E[huber(y - Q(s, a))]
+y = r + γ (1 - terminated) max_a' Q̄(s', a')          L = E[ω huber(y - Q(s, a))]
 act: ε-greedy in Q, ε falling linearly               Q̄: a copy of Q, refreshed every `target_every` updates
+ω = (min_j P(j) / P(i))^β, 1 in a uniform replay        P: how likely transition i was sampled; β rising linearly
 """
 
 import copy
@@ -34,7 +35,10 @@ class DQNConfig:
     priority_exponent: float = Field(
         0.0, ge=0, le=1, description="prioritised replay's α; 0: uniform (arXiv:1511.05952)"
     )
-    importance_exponent: float = Field(0.4, ge=0, le=1, description="prioritised replay's β, which undoes the bias")
+    importance_exponent: float = Field(
+        0.4, ge=0, le=1, description="prioritised replay's β at the start; 1 undoes all of the bias, 0 none"
+    )
+    importance_exponent_end: float = Field(1.0, ge=0, le=1, description="the same at the end of the run, linearly")
     double: bool = Field(False, description="choose a' by Q, value it by Q̄ (arXiv:1509.06461)")
     dueling: bool = Field(False, description="Q from a value and an advantage head (arXiv:1511.06581)")
     gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
@@ -72,7 +76,6 @@ class DQN(nn.Module):
             self.config,
             self.generator,
             priority_exponent=self.config.priority_exponent,
-            importance_exponent=self.config.importance_exponent,
         )
         return self.replay
 
@@ -90,14 +93,15 @@ class DQN(nn.Module):
 
     def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
         learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
-        metrics, error = self.step(batch, scalar(learning_rate))
+        beta = linear(self.config.importance_exponent, self.config.importance_exponent_end, progress.fraction)
+        metrics, error = self.step(batch, scalar(learning_rate), scalar(beta))
         self.replay.reprioritize(batch.slot, error)
         self.num_updates += 1
         if self.num_updates % self.config.target_every == 0:
             polyak_(self.target_q, self.q, self.config.tau)
         return metrics
 
-    def step(self, batch: Segment, learning_rate: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def step(self, batch: Segment, learning_rate: Tensor, beta: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Metrics, and the TD errors that decide the samples' priorities, (N,)."""
         with torch.no_grad():
             next_q = self.target_q(batch.next_obs)  # (n, N, A)
@@ -111,7 +115,7 @@ class DQN(nn.Module):
             )[0]  # (N,)
         q = take(self.q(batch.obs[0]), batch.action[0])  # (N,)
         penalty = F.smooth_l1_loss if self.config.loss == "huber" else F.mse_loss
-        q_loss = (batch.weight * penalty(q, target, reduction="none")).mean()
+        q_loss = (batch.weight**beta * penalty(q, target, reduction="none")).mean()
         grad_norm = self.optimizer.minimize(q_loss, learning_rate)
         metrics = {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}
         return metrics, (target - q).detach()

@@ -19,7 +19,7 @@ from zoo.config import Field, Widths, config, linear
 from zoo.errors import UserError
 from zoo.networks import Activation, Policy, V
 from zoo.optim import Adam, RMSprop, scalar
-from zoo.targets import vtrace
+from zoo.targets import standardize, vtrace
 from zoo.taxonomy import Cell
 
 
@@ -105,7 +105,7 @@ class IMPALA(nn.Module):
                 c_bar=self.config.c_bar,
             )  # (T, B)
             if self.config.normalize_advantage:
-                advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+                advantage = standardize(advantage)
         policy_loss = -(advantage * log_prob).mean()
         value_loss = F.mse_loss(value, target)
         entropy = policy.entropy().mean()

@@ -18,7 +18,7 @@ from zoo.config import Field, Widths, config, linear
 from zoo.errors import UserError
 from zoo.networks import Activation, Policy, V
 from zoo.optim import Adam, scalar
-from zoo.targets import gae
+from zoo.targets import gae, standardize
 from zoo.taxonomy import Cell
 
 
@@ -127,8 +127,8 @@ class PPO(nn.Module):
     def step(self, rollout: Sample, index: Tensor, learning_rate: Tensor, clip_eps: Tensor) -> dict[str, Tensor]:
         batch = Sample(*(row[index] for row in rollout))
         advantage = batch.advantage
-        if self.config.normalize_advantage and len(advantage) > 1:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        if self.config.normalize_advantage:
+            advantage = standardize(advantage)
         policy = self.actor(batch.obs)
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = log_ratio.exp()

@@ -18,7 +18,7 @@ from zoo.buffers import RolloutBuffer
 from zoo.config import Field, Widths, config, linear
 from zoo.networks import ActionQ, Activation, Policy
 from zoo.optim import Adam, RMSprop, scalar
-from zoo.targets import lambda_return
+from zoo.targets import lambda_return, standardize
 from zoo.taxonomy import Cell
 
 
@@ -97,7 +97,7 @@ class QAC(nn.Module):
             if self.config.baseline:
                 advantage = advantage - self.critic.mean(batch.obs, policy, baseline_noise)
             if self.config.normalize_advantage:
-                advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+                advantage = standardize(advantage)
         policy_loss = -(advantage * policy.log_prob(batch.action)).mean()
         entropy = policy.entropy().mean()
         self.actor_optimizer.minimize(policy_loss - self.config.ent_coef * entropy, learning_rate)

@@ -3,6 +3,10 @@
 y = r + γ (1 - terminated) (min_i Q̄_i(s', a') - α log π(a'|s')),  a' ~ π(·|s')
 L_Q = ½ Σ_i E[(y - Q_i(s, a))²]     L_π = E[α log π(ã|s) - min_i Q_i(s, ã)],  ã ~ π(·|s)
 L_α = -log α · E[log π(ã|s) + H̄]    H̄ = -dim(A)
+
+With `n_step` above 1 entropy is paid for at every step on the way, y = G_0:
+G_t = r_t + γ (1 - terminated_t) (G_{t+1} - α log π(a'_t|s'_t)),  a'_t ~ π(·|s'_t)
+but min_i Q̄_i(s'_t, a'_t) in the place of G_{t+1} at the last of the n steps and where the trajectory is truncated
 """
 
 import copy
@@ -70,7 +74,7 @@ class SAC(nn.Module):
         action, _ = self.actor(obs).sample(self.actor.noise(len(obs), generator=self.generator))
         if progress.step < self.config.learning_starts:
             action = torch.empty_like(action).uniform_(-1, 1, generator=self.generator)
-        action = (action + self.noise.sample(action, self.generator)).clamp(-1, 1)
+        action = (action + self.noise.sample(action, self.generator, progress.started)).clamp(-1, 1)
         return action, None
 
     def greedy(self, obs: Tensor) -> Tensor:
@@ -91,11 +95,11 @@ class SAC(nn.Module):
             self.alpha_optimizer.minimize(alpha_loss, learning_rate)
         with torch.no_grad():
             next_action, next_log_prob = self.actor(batch.next_obs).sample(next_noise)
-            next_q = self.target_critic(batch.next_obs, next_action).amin(0)  # (n, N)
+            discount = self.config.gamma * ~batch.terminated
             target = n_step(
-                reward=batch.reward,
-                discount=self.config.gamma * ~batch.terminated,
-                next_value=next_q - alpha * next_log_prob,
+                reward=batch.reward - discount * alpha * next_log_prob,
+                discount=discount,
+                next_value=self.target_critic(batch.next_obs, next_action).amin(0),  # (n, N)
                 lam=1.0 * ~batch.truncated,
                 n=self.config.n_step,
             )[0]  # (N,)

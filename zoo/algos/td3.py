@@ -68,7 +68,7 @@ class TD3(nn.Module):
         if progress.step < self.config.learning_starts:
             action = torch.empty_like(action).uniform_(-1, 1, generator=self.generator)
         else:
-            action = (action + self.noise.sample(action, self.generator)).clamp(-1, 1)
+            action = (action + self.noise.sample(action, self.generator, progress.started)).clamp(-1, 1)
         return action, None
 
     def greedy(self, obs: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from numpy.random import SeedSequence
 from torch import Tensor, nn
 
 from zoo import registry
-from zoo.buffers import Transition
+from zoo.buffers import Segment, Transition, map_fields
 from zoo.crosscheck import Check
 from zoo.crosscheck.sb3 import precision
 from zoo.crosscheck.updates import BOX, DISCRETE, ENVS, NOW, OBS, STEPS, as_segment, rollout, world
@@ -238,4 +238,47 @@ def dqn() -> Iterator[Check]:
     yield Check("dqn", 2, "SARSA", "greedy data, fresh target: 20 updates", difference, TOLERANCE)
 
 
-CHECKS = {"sarsa": sarsa, "qac": qac, "impala": impala, "ppo": ppo, "dqn": dqn}
+def trajectories(g: torch.Generator, n: int) -> Segment:
+    """Every run of n rows of a random rollout, with random actions, as a sample of a replay, (n, N, ...)."""
+    rows = world(g)
+    rows = rows._replace(action=2 * torch.rand(STEPS, ENVS, *BOX.shape, generator=g) - 1)
+    runs = range(STEPS - n + 1)
+    fields = map_fields(lambda field: torch.cat([field[t : t + n] for t in runs], 1), rows)
+    count = len(runs) * ENVS
+    return Segment(**fields._asdict(), weight=torch.ones(count), slot=torch.arange(count))
+
+
+def soft_return(algo: Any, batch: Segment, noise: Tensor, i: int) -> Tensor:
+    """Rewards and entropy of sample i, discounted, step by step, until its trajectory ends, and what follows there."""
+    total, weight, n = torch.zeros(()), 1.0, len(noise)
+    for t in range(n):
+        total = total + weight * batch.reward[t, i]
+        if batch.terminated[t, i]:
+            break
+        weight *= GAMMA
+        action, log_prob = algo.actor(batch.next_obs[t, i][None]).sample(noise[t, i][None])
+        total = total - weight * algo.config.alpha * log_prob[0]
+        if batch.truncated[t, i] or t == n - 1:
+            total = total + weight * algo.target_critic(batch.next_obs[t, i][None], action).min()
+            break
+    return total
+
+
+def sac() -> Iterator[Check]:
+    """The critics' loss against naive soft returns; of SB3, n-step ones leave out the entropy of the steps between."""
+    for n in (1, 3):
+        with precision(torch.float64):
+            algo = make("sac", BOX, hidden=(16, 16), gamma=GAMMA, n_step=n, capacity=100, alpha=0.3)
+            batch = trajectories(torch.Generator().manual_seed(7), n)
+            g = torch.Generator().set_state(algo.generator.get_state())
+            algo.actor.noise(len(batch.slot), generator=g)  # of the policy's loss
+            noise = algo.actor.noise(n, len(batch.slot), generator=g)
+            with torch.no_grad():
+                target = torch.stack([soft_return(algo, batch, noise, i) for i in range(len(batch.slot))])
+                q = algo.critic(batch.obs[0], batch.action[0])
+                expected = sum(0.5 * (each - target).square().mean() for each in q)
+            difference = (algo.update(batch, NOW)["q_loss"] - expected).abs().item()
+        yield Check("sac", 2, "naive sum", f"soft returns of {n} step{'s' * (n > 1)}", difference, TOLERANCE)
+
+
+CHECKS = {"sarsa": sarsa, "qac": qac, "impala": impala, "ppo": ppo, "dqn": dqn, "sac": sac}

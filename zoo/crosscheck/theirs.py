@@ -87,12 +87,12 @@ class _Agent:
     def __init__(self, model: Any, spec: Spec) -> None:
         self.model, self.spec = model, spec
 
-    def act(self, obs: Array, deterministic: bool = True) -> Array:
+    def act(self, obs: Array, deterministic: bool = True, started: Array | None = None) -> Array:
         """Actions in the environment's units, (N, ...)."""
         normalizer = self.model.get_vec_normalize_env()
         if normalizer is not None:
             obs = normalizer.normalize_obs(obs)
-        action: Array = self.model.predict(obs, deterministic=deterministic)[0]
+        action: Array = self.model.predict(obs, episode_start=started, deterministic=deterministic)[0]
         return action
 
 

@@ -1,0 +1,205 @@
+"""Boxes of integers are played in equal shares; bounds as large as the numbers of their type are none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from numpy.random import SeedSequence
+from numpy.typing import NDArray
+from scipy.stats import chisquare, norm
+
+import zoo
+from zoo import registry
+from zoo.actors import act_and_step
+from zoo.agent import Agent
+from zoo.algos.base import Progress
+from zoo.envs import Envs
+from zoo.errors import UserError
+from zoo.spec import Spec, numbers
+from zoo.vector import vectorize
+
+OBS = spaces.Box(-1, 1, (2,))
+CPU = torch.device("cpu")
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def acting(low: Any, high: Any, dtype: Any, *, scale_actions: bool = True, size: int = 1) -> Spec:
+    """A Spec whose actions are a Box."""
+    return Spec(OBS, spaces.Box(low, high, (size,), dtype), scale_actions=scale_actions)
+
+
+def decoded(spec: Spec, actions: Any) -> list[Any]:
+    found = spec.decode_action(np.array(actions, np.float64).reshape(-1, 1))
+    assert found.dtype == spec.action_space.dtype
+    assert all(spec.action_space.contains(each) for each in found)
+    return list(found[:, 0].tolist())
+
+
+# Integers.
+
+RANGES = [
+    (0, 3, np.int64),
+    (-2, 5, np.int8),
+    (-128, 127, np.int8),
+    (0, 255, np.uint8),
+    (-7, -5, np.int16),
+    (3, 3, np.int32),
+    (10**6, 10**6 + 9, np.uint32),
+    (0, 1, np.bool_),
+]
+each_range = pytest.mark.parametrize(("low", "high", "dtype"), RANGES)
+
+
+@each_range
+def test_scaled_integers_have_equal_shares(low: int, high: int, dtype: Any) -> None:
+    spec, count = acting(low, high, dtype), high - low + 1
+    expected = [dtype(low + k).item() for k in range(count)]
+    for inside in (1e-6, 0.5, 1 - 1e-6):  # from just above a share's lower edge to just below its upper one
+        assert decoded(spec, [-1 + 2 * (k + inside) / count for k in range(count)]) == expected
+    assert decoded(spec, [-1, -1.1, -1e30, -np.inf]) == expected[:1] * 4
+    assert decoded(spec, [1, 1.1, 1e30, np.inf]) == expected[-1:] * 4
+
+
+@each_range
+def test_unscaled_integers_are_rounded_to_the_nearest(low: int, high: int, dtype: Any) -> None:
+    spec, values = acting(low, high, dtype, scale_actions=False), np.arange(low, high + 1)
+    expected = [dtype(value).item() for value in values]
+    for offset in (-0.5 + 1e-6, -0.2, 0.0, 0.5 - 1e-6):
+        assert decoded(spec, values + offset) == expected
+    assert decoded(spec, [low - 0.5, low - 7, -1e30, -np.inf]) == expected[:1] * 4
+    assert decoded(spec, [high + 0.5, high + 7, 1e30, np.inf]) == expected[-1:] * 4
+
+
+def test_each_dimension_has_its_own_range() -> None:
+    space = spaces.Box(np.array([[0, -1]]), np.array([[3, 2**40]]), (1, 2), np.int64)  # the second is unbounded
+    found = Spec(OBS, space).decode_action(np.array([[-0.9, 1.6], [0.9, -5.0], [0.1, 12345.4]]))
+    assert found.tolist() == [[[0, 2]], [[3, -1]], [[2, 12345]]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [
+        (np.int64, -(2**63), 2**63 - 1024),
+        (np.uint64, 0, 2**64 - 2048),
+        (np.int32, -(2**31), 2**31 - 1),
+        (np.uint32, 0, 2**32 - 1),
+    ],
+)
+def test_all_integers_of_a_type(dtype: Any, low: int, high: int) -> None:
+    # float64 next to 2⁶³ is 2⁶³ - 1024: the largest that a policy can mean.
+    spec = acting(np.iinfo(dtype).min, np.iinfo(dtype).max, dtype)
+    assert not spec.is_bounded
+    assert decoded(spec, [1.4, 1.6, 1e30, np.inf, -1e30]) == [1, 2, high, high, low]
+
+
+class Recorder(gym.Env[Any, Any]):
+    """Remembers the actions that it was given, of Box(0, 3, int)."""
+
+    observation_space, action_space = OBS, spaces.Box(0, 3, (1,), np.int64)
+
+    def __init__(self) -> None:
+        self.actions: list[int] = []
+
+    def reset(self, **kwargs: Any) -> Any:
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        self.actions.append(int(action[0]))
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+
+def played(name: str, *, scale_actions: bool, steps: int = 2000, **settings: Any) -> tuple[Any, NDArray[np.int64]]:
+    """An entry, and how often it played each of the four integers."""
+    env = Recorder()
+    envs = Envs(vectorize(env, 1), SeedSequence(0), scale_actions=scale_actions)
+    algo: Any = registry.make(name, envs.spec, registry.load_class(name).Config(**settings), SeedSequence(1))
+    envs.reset()
+    for _ in range(steps):
+        act_and_step(algo, envs, Progress(0, steps), CPU)
+    return algo, np.bincount(env.actions, minlength=4)
+
+
+def test_sac_plays_every_integer_equally_often_at_the_start() -> None:
+    _, counts = played("sac", scale_actions=True, learning_starts=10**6)
+    assert chisquare(counts).pvalue > 1e-3
+    # Truncated towards zero, 3 would never be played.
+    assert chisquare(counts, [1999 / 3] * 3 + [1]).pvalue < 1e-6
+
+
+@pytest.mark.parametrize("scale_actions", [False, True])
+def test_ppo_plays_the_integer_that_is_nearest_to_its_draw(scale_actions: bool) -> None:
+    algo, counts = played("ppo", scale_actions=scale_actions, log_std_init=0.0)
+    with torch.no_grad():
+        mean = float(algo.actor(torch.zeros(1, 2)).mean)
+    edges = np.array([-0.5, 0, 0.5] if scale_actions else [0.5, 1.5, 2.5])
+    probability = np.diff([0, *norm.cdf(edges, mean, 1), 1])
+    assert chisquare(counts, 2000 * probability).pvalue > 1e-3
+
+
+# Bounds.
+
+UNBOUNDED = {
+    "float32's largest": (-LARGEST, LARGEST, np.float32),
+    "float32's largest, above": (0, LARGEST, np.float32),
+    "infinite": (-np.inf, np.inf, np.float32),
+    "float32's largest as float64": (-LARGEST, LARGEST, np.float64),
+    "float64's largest": (-np.finfo(np.float64).max, np.finfo(np.float64).max, np.float64),
+    "float16's largest": (-65504, 65504, np.float16),
+    "int32": (-(2**31), 2**31 - 1, np.int32),
+    "int64": (-(2**63), 2**63 - 1, np.int64),
+    "integers as large as int32's": (-5, 2**31 - 1, np.int64),
+}
+BOUNDED = {
+    "almost float32's largest": (-3.4e38, 3.4e38, np.float32),
+    "almost float16's largest": (-65472, 65472, np.float16),
+    "almost int32's largest": (-(2**31) + 2, 2**31 - 2, np.int32),
+    "bytes": (0, 255, np.uint8),
+}
+
+
+def reread(spec: Spec) -> Spec:
+    """The same Spec after a file."""
+    return Spec.from_json(json.loads(json.dumps(spec.to_json())))
+
+
+@pytest.mark.parametrize("case", UNBOUNDED)
+@pytest.mark.parametrize("again", [False, True])
+def test_bounds_as_large_as_numbers_are_none(case: str, again: bool) -> None:
+    spec = acting(*UNBOUNDED[case])
+    spec = reread(spec) if again else spec
+    assert not spec.is_bounded
+    assert decoded(spec, [1, 7]) == [1, 7]  # in the environment's units, whatever scale_actions says
+    config = registry.load_class("sac").Config()
+    with pytest.raises(UserError, match="need finite bounds"):
+        registry.make("sac", spec, config, SeedSequence(0))
+
+
+@pytest.mark.parametrize("case", BOUNDED)
+@pytest.mark.parametrize("again", [False, True])
+def test_smaller_bounds_are_bounds(case: str, again: bool) -> None:
+    spec = acting(*BOUNDED[case])
+    low, high, dtype = BOUNDED[case]
+    spec = reread(spec) if again else spec
+    assert spec.is_bounded
+    assert decoded(spec, [-1, 1]) == [dtype(low).item(), dtype(high).item()]
+
+
+@pytest.mark.parametrize("case", {**UNBOUNDED, **BOUNDED})
+def test_bounds_survive_a_saved_agent(case: str, tmp_path: Path) -> None:
+    spec = acting(*(UNBOUNDED | BOUNDED)[case], size=2)
+    algo = registry.make("ppo", spec, registry.load_class("ppo").Config(hidden=(4,)), SeedSequence(0))
+    Agent("ppo", algo, spec).save(tmp_path)
+    zoo.load(tmp_path).spec.check_same(spec)
+
+
+def test_integers_that_were_saved_as_floats_are_read() -> None:
+    data = acting(-2, 5, np.int8).to_json()
+    data["action_space"] |= {"low": ["-2.0"], "high": ["5.0"]}
+    assert Spec.from_json(data).action_space == spaces.Box(-2, 5, (1,), np.int8)
+    assert numbers(["9223372036854775807", "-3"]).tolist() == [2**63 - 1, -3]
