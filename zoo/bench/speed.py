@@ -188,7 +188,7 @@ def started(workload: Workload, side: str, threads: int, *, turns: int, profile:
     if side == "sbx":
         single = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         environment["XLA_FLAGS"] = single if threads == 1 else ""
-    command, pipe = [sys.executable, "-m", "zoo.bench.stopwatch"], subprocess.PIPE
+    command, pipe = [sys.executable, "-P", "-m", "zoo.bench.stopwatch"], subprocess.PIPE
     task = {"side": side, "threads": threads, "turns": turns, "profile": profile}
     with (
         tempfile.TemporaryFile("w+") as words,

@@ -1,4 +1,4 @@
-"""One side of one workload, timed in a process of its own: python -m zoo.bench.stopwatch, the task on its first line.
+"""One side of one workload, timed in a process of its own: python -P -m zoo.bench.stopwatch, the task on its first line.
 
 A side that learns answers {} after its warm-up, and then to each empty line with a turn of `steps` steps:
 {"steps_per_second": ...}. To one more line it ends, so as not to disturb the turns of others, and its last answer is

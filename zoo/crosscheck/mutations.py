@@ -61,8 +61,9 @@ def _try(mutation: Mutation) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         copy = mutated(mutation, Path(folder))
         report = copy / "report.json"
-        command = [sys.executable, "-m", "zoo", "crosscheck", mutation.entry, "--json", str(report)]
-        environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-P", "-m", "zoo", "crosscheck", mutation.entry, "--json", str(report)]
+        path = os.pathsep.join(filter(None, [str(copy), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(command, env=environment, cwd=copy, capture_output=True, text=True, check=False)
         if not report.exists():
             last = done.stderr.strip().splitlines()[-1:] or ["no report"]
