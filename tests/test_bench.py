@@ -165,7 +165,8 @@ def test_a_sweep_trains_publishes_and_is_not_repeated(tiny: None, tmp_path: Path
     assert "sb3/ppo on CartPole-v1, seed 0:" in first
     assert "needs Box actions" in first
     files = {file.name for file in tmp_path.iterdir()}
-    assert files == {"results.sqlite", "summary.json", "table.md", "table.csv", "table.tex", "report.html", "figures"}
+    tables = {"table.md", "table.csv", "table.tex", "report.html"}
+    assert files == {".lock", "results.sqlite", "summary.json", "figures"} | tables
     assert (tmp_path / "figures" / "curve-CartPole-v1.png").stat().st_size > 1000
     assert "seed 0:" not in bench(tmp_path, *arguments)
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -94,9 +94,8 @@ def _cause(error: BaseException | None) -> BaseException | None:
 
 def _no_place(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if "error: " in line]  # of all that a C++ compiler says
-    return brief(
-        f"torch cannot compile here ({lines[0] if lines else error}); let TORCHINDUCTOR_CACHE_DIR name a folder with space for it"
-    )
+    said = lines[0] if lines else error
+    return brief(f"torch cannot compile here ({said}); let TORCHINDUCTOR_CACHE_DIR name a folder with space for it")
 
 
 def _do_without(mode: str, reason: str) -> None:

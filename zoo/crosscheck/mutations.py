@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -64,7 +65,8 @@ def _try(mutation: Mutation) -> Outcome:
         command = [sys.executable, "-P", "-m", "zoo", "crosscheck", mutation.entry, "--json", str(report)]
         path = os.pathsep.join(filter(None, [str(copy), os.environ.get("PYTHONPATH")]))
         environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, env=environment, cwd=copy, capture_output=True, text=True, check=False)
+        pipes: Any = {"capture_output": True, "text": True, "errors": "replace"}
+        done = subprocess.run(command, env=environment, cwd=copy, check=False, **pipes)
         if not report.exists():
             last = done.stderr.strip().splitlines()[-1:] or ["no report"]
             return Outcome(mutation.entry, mutation.mistake, [f"the update fails: {last[0]}"])
