@@ -4,10 +4,13 @@ import contextlib
 import csv
 import io
 import json
+import os
+import re
 import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +26,14 @@ from zoo import registry
 from zoo.bench import plan as planning
 from zoo.bench import tables
 from zoo.bench.plan import Job, Plan, Preset, job, meaning, plan, presets, references
-from zoo.bench.queue import Local, describe
-from zoo.bench.store import Store
+from zoo.bench.queue import LAST, WIDTH, Answer, Local, Outcome, Words, describe
+from zoo.bench.store import Store, hold
 from zoo.bench.summary import normalize, scores, summarise
 from zoo.cli import cli
 from zoo.errors import UserError
 from zoo.statistics import Estimate, estimate
 
+FIGURES = ("curve-CartPole-v1", "curve-Pendulum-v1", "performance-profile", "sample-efficiency", "score-against-time")
 TINY = {"total_steps": 512, "num_envs": 1, "num_steps": 128, "batch_size": 64}
 
 
@@ -155,6 +159,86 @@ def test_an_end_is_described_in_a_line(code: int, errors: list[str], expected: s
     assert describe(code, errors) == expected
 
 
+MEDDLE = """
+import os, signal, subprocess, sys
+from gymnasium.envs.classic_control import CartPoleEnv
+def noise():
+    print("python says [/red]", flush=True)
+    os.write(1, b'{{"result": {{}}}}\\n'), os.write(2, b"\\xff\\xfe no text")
+noise()
+step = CartPoleEnv.step
+def meddle(self, action):
+    {}
+    return step(self, action)
+CartPoleEnv.step = meddle
+"""
+
+
+def meddled(what: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    """What becomes of a job in whose environment, at each step, `what` happens; it prints while it is imported, too."""
+    (folder / "sitecustomize.py").write_text(MEDDLE.format(what))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path(planning.__file__).parents[2])]))
+    (outcome,) = Local(1).run([job("random", "", "CartPole-v1", 0, {})], lambda job, row: None)
+    return outcome
+
+
+def test_what_an_environment_prints_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = meddled("noise()", tmp_path, monkeypatch)
+    quiet = meddled("pass", tmp_path, monkeypatch)
+    assert noisy.error is None
+    assert noisy.result is not None
+    assert quiet.result is not None
+    assert noisy.result["returns"] == quiet.result["returns"]
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", r"killed by signal 9: .* no text"),
+        ("os.write(2, b'\\n\\xff\\x80 garbage'); os._exit(3)", "\N{REPLACEMENT CHARACTER}{2} garbage"),
+        ("os._exit(0)", r".* no text"),
+        ("os.write(1, b'x' * 10**8); raise ValueError('full')", r"ValueError: full"),
+        ("[print('y' * 100) for _ in range(10**6)]; raise ValueError('full')", r"ValueError: full"),
+        ("subprocess.Popen(['sleep', '60']); raise ValueError('left')", r"ValueError: left"),
+        ("raise ValueError('[/red] ' + chr(27))", r"ValueError: \[/red\] \x1b"),
+        ("os.closerange(0, 100); os._exit(4)", r".* no text"),
+    ],
+)
+def test_any_end_of_a_job_is_an_outcome(what: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    outcome = meddled(what, tmp_path, monkeypatch)
+    assert outcome.result is None
+    assert re.fullmatch(error, outcome.error or "")
+    assert time.monotonic() - began < 50
+
+
+def test_a_job_that_cannot_be_started_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/proc/nothing")
+    (outcome,) = Local(1).run([job("random", "", "CartPole-v1", 0, {})], lambda job, row: None)
+    assert "could not be started" in str(outcome.error)
+
+
+def test_an_answer_is_heard_in_pieces_and_half_of_one_is_none() -> None:
+    rows: list[dict[str, float]] = []
+    answer = Answer(rows.append)
+    text = b'{"step": 1.0}\nnobody said this\n[1]\n{"step": 2.0}\n{"result": {"end": 3}}\n{"result": {"end'
+    for i in range(0, len(text), 7):
+        answer.hear(text[i : i + 7])
+    assert rows == [{"step": 1.0}, {"step": 2.0}]
+    assert answer.result == {"end": 3}
+
+
+def test_words_are_bounded_in_lines_and_width() -> None:
+    words = Words()
+    for _ in range(1000):
+        words.hear(b"a" * 5_000 + b"\n" * 3 + b"b" * 30_000)
+    assert len(words.lines()) == LAST
+    assert max(map(len, words.lines())) == WIDTH
+    words.hear(b"\nla")
+    words.hear(b"st\n")
+    assert words.lines()[-2:] == ["last", ""]
+
+
 # The command
 
 
@@ -165,7 +249,8 @@ def test_a_sweep_trains_publishes_and_is_not_repeated(tiny: None, tmp_path: Path
     assert "sb3/ppo on CartPole-v1, seed 0:" in first
     assert "needs Box actions" in first
     files = {file.name for file in tmp_path.iterdir()}
-    assert files == {"results.sqlite", "summary.json", "table.md", "table.csv", "table.tex", "report.html", "figures"}
+    written = {"table.md", "table.csv", "table.tex", "report.html"}
+    assert files == {".lock", "results.sqlite", "summary.json", "figures"} | written
     assert (tmp_path / "figures" / "curve-CartPole-v1.png").stat().st_size > 1000
     assert "seed 0:" not in bench(tmp_path, *arguments)
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -193,6 +278,94 @@ def test_what_is_done_so_far_can_be_shown_without_training(tiny: None, tmp_path:
         "CartPole-v1": "done",
         "Pendulum-v1": "missing",
     }
+
+
+def refused(out: Path, *arguments: str) -> str:
+    """The message of a command that ends in a UserError before anything is trained."""
+    result = CliRunner().invoke(cli, ["bench", "--out", str(out), *arguments])
+    assert isinstance(result.exception, UserError)
+    assert "jobs" not in result.output
+    return str(result.exception)
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--no-train"]])
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [("ppo", "expected two rows"), ("ppo,ppoo", "no row 'zoo/ppoo'"), ("ppo,sb3/ppo", "no row 'sb3/ppo'")],
+)
+def test_a_pair_is_checked_before_anything_is_trained(
+    pair: str, message: str, more: list[str], tiny: None, tmp_path: Path
+) -> None:
+    assert message in refused(tmp_path, "--pair", pair, *more)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_trained_into_by_one_sweep(tiny: None, tmp_path: Path) -> None:
+    arguments = "--algos", "ppo", "--envs", "CartPole-v1", "--seeds", "1"
+    with hold(tmp_path):
+        assert f"{tmp_path} is in use" in refused(tmp_path, *arguments)
+        assert "2 jobs to do" in bench(tmp_path, *arguments, "--dry-run")
+        assert "not run" in bench(tmp_path, *arguments, "--no-train")
+    assert "2/2" in bench(tmp_path, *arguments)
+
+
+def test_curves_are_trained_into_a_folder_once(tmp_path: Path) -> None:
+    with hold(tmp_path):
+        result = CliRunner().invoke(cli, ["crosscheck", "sac", "--rung", "3", "--out", str(tmp_path)])
+    assert isinstance(result.exception, UserError)
+    assert f"{tmp_path} is in use" in str(result.exception)
+
+
+@pytest.mark.parametrize("kept", [[], ["random"], ["random", "zoo"]])
+def test_a_sweep_without_results_has_tables_too(kept: list[str], tmp_path: Path) -> None:
+    """Nothing done, random actions alone, and every job failed."""
+    sweep, store = plan("quick", algorithms=[], envs=[], seeds=1), Store(tmp_path / "results.sqlite")
+    for each in sweep.jobs:
+        if each.side in kept and each.side == "random":
+            store.add(each, "done", fake(20.0, seconds=0.0, curve=[]))
+        elif each.side in kept:
+            store.add(each, "failed", {"error": "out of luck"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        output = bench(tmp_path, "--no-train", "--seeds", "1", "--pair", "ppo,a2c")
+    assert ("failed: out of luck" if "zoo" in kept else "not run") in output
+    pictures = [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
+    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == sorted(pictures)
+
+
+@pytest.mark.parametrize(
+    ("status", "data"),
+    [
+        ("done", "no JSON"),
+        ("done", "[" * 100_000),
+        ("done", "{}"),
+        ("done", json.dumps(fake(1.0) | {"end": "1"})),
+        ("done", json.dumps(fake(1.0) | {"end": float("nan")})),
+        ("done", json.dumps(fake(1.0, returns=[]))),
+        ("done", json.dumps(fake(1.0, curve=[1]))),
+        ("done", json.dumps(fake(1.0, steps_per_second="fast"))),
+        ("done", json.dumps(fake(1.0, ignored=[1]))),
+        ("failed", json.dumps({"error": 1})),
+        ("other", json.dumps(fake(1.0))),
+        ("done", b"\xff"),
+    ],
+)
+def test_a_row_that_is_no_result_is_refused_by_name(status: str, data: Any, tmp_path: Path) -> None:
+    store, one = Store(tmp_path / "results.sqlite"), job("random", "", "CartPole-v1", 0, {})
+    store.add(one, "done", fake(1.0))
+    assert store.find(one) is not None
+    with store.connection:
+        store.connection.execute("update runs set status = ?, data = ?", (status, data))
+    store.speed("random", "", "CartPole-v1")
+    with pytest.raises(UserError, match=r"results.sqlite, the row of random on CartPole-v1, seed 0: neither a result"):
+        store.find(one)
+
+
+def test_a_database_of_another_kind_is_not_a_store(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "results.sqlite")) as connection:
+        connection.execute("create table runs (key text)")
+    with pytest.raises(UserError, match="is not a store of results"):
+        Store(tmp_path / "results.sqlite").find(job("random", "", "CartPole-v1", 0, {}))
 
 
 # What is printed

@@ -16,6 +16,8 @@ import torch
 
 from zoo.buffers import Buffer
 from zoo.errors import UserError
+from zoo.machine import safe_path
+from zoo.untrusted import brief
 
 WORTH_IT = 5000  # steps: compiling takes 5 to 30 s and saves 0.5 to 5 ms a step
 COMPILERS = ("g++", "clang++", "c++")
@@ -26,23 +28,81 @@ def compile_step(algo: Any, buffer: Buffer, mode: str, total_steps: int) -> bool
     """Whether `algo.step` runs compiled from now on.
 
     `mode` is on, off or auto, which depends on the settings alone, never on a stopwatch: on how many steps the run
-    takes, `algo.steps_per_batch` (or one) for each batch. A UserError where `on` finds no compiler.
+    takes, `algo.steps_per_batch` (or one) for each batch. Where nothing can be compiled, for want of a compiler or of a
+    place for its files, updates run uncompiled with a warning; with `on`, this is a UserError. The step itself does the
+    same if it turns out later.
     """
     num_steps = buffer.num_batches(total_steps) * getattr(algo, "steps_per_batch", 1)
     if mode == "off" or not hasattr(algo, "step") or (mode == "auto" and num_steps < WORTH_IT):
         return False
     if not any(map(shutil.which, COMPILERS)):
-        missing = f"no C++ compiler ({', '.join(COMPILERS)}) on this machine"
-        if mode == "on":
-            raise UserError(f"compile = on, but there is {missing}; install one, or use --compile auto")
-        warnings.warn(f"updates run uncompiled, and slower: {missing}", stacklevel=2)
+        _do_without(mode, f"no C++ compiler ({', '.join(COMPILERS)}) is on this machine; install one")
         return False
-    from zoo.products import OPTIONS  # which imports torch's compiler: two seconds that uncompiled runs do without
-
-    torch._dynamo.config.trace_autograd_ops = True  # torch.autograd.grad inside the graph
-    options: dict[str, Any] = {**OPTIONS, "guard_filter_fn": _worth_checking(algo.step)}
-    algo.step = torch.compile(_with_code_of_its_own(algo.step), fullgraph=True, options=options)
+    try:
+        compiled = _compiled(algo.step)
+    except (OSError, KeyError) as error:  # KeyError: its folder has the user's name, and this user has none
+        _do_without(mode, _no_place(error))
+        return False
+    algo.step = _or_plain(algo, compiled, mode)
     return True
+
+
+def _compiled(step: MethodType) -> Callable[..., Any]:
+    """`step` as torch compiles it, once it is called; an OSError or a KeyError where torch finds no folder for that."""
+    with safe_path():  # torch tries in another process what the processor can do
+        from torch._inductor.cpu_vec_isa import pick_vec_isa
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+        from zoo.products import OPTIONS  # which imports torch's compiler: two seconds that uncompiled runs do without
+
+        cache_dir()
+        pick_vec_isa()
+    torch._dynamo.config.trace_autograd_ops = True  # torch.autograd.grad inside the graph
+    options: dict[str, Any] = {**OPTIONS, "guard_filter_fn": _worth_checking(step)}
+    return torch.compile(_with_code_of_its_own(step), fullgraph=True, options=options)
+
+
+def _or_plain(algo: Any, compiled: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """`compiled`, and from the moment on at which torch fails to compile, at the first call or later, the plain step.
+
+    Nothing is done twice: torch compiles the whole of a step (fullgraph) with tensors without data, before it executes
+    any of it and before it changes anything.
+    """
+    plain = algo.step
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return compiled(*args, **kwargs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            cause = _cause(error)
+            if cause is None:
+                raise
+            _do_without(mode, _no_place(cause))
+        algo.step = plain
+        return plain(*args, **kwargs)
+
+    return step
+
+
+def _cause(error: BaseException | None) -> BaseException | None:
+    """What the machine refused, a file or the C++ compiler's work, behind an error of torch's compiler; or nothing."""
+    refusals = (OSError, torch._inductor.exc.CppCompileError)  # a full disk is met by the C++ compiler, too
+    while error is not None and not isinstance(error, refusals):
+        error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
+    return error
+
+
+def _no_place(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if "error: " in line]  # of all that a C++ compiler says
+    said = lines[0] if lines else error
+    return brief(f"torch cannot compile here ({said}); let TORCHINDUCTOR_CACHE_DIR name a folder with space for it")
+
+
+def _do_without(mode: str, reason: str) -> None:
+    """A UserError where a run insists on compilation, else a warning."""
+    if mode == "on":
+        raise UserError(f"compile = on, but {reason}, or use --compile auto") from None
+    warnings.warn(f"updates run uncompiled, and slower: {reason}", stacklevel=3)
 
 
 def _with_code_of_its_own(method: MethodType) -> MethodType:

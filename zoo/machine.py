@@ -1,5 +1,6 @@
-"""How training uses the processor."""
+"""How training uses the machine: its processor, and processes beside this one."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,3 +36,17 @@ def set_processor(threads: int, precision: str = "float32") -> None:
 def flushes_subnormals() -> bool:
     """Whether subnormal results are taken for 0 in this thread."""
     return float(torch.full((), 1e-38) * 0.1) == 0
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Start Python processes inside, without the working directory on their path."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
+        else:
+            os.environ["PYTHONSAFEPATH"] = before

@@ -14,6 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from zoo.errors import EnvError, UserError, nearest
+from zoo.machine import safe_path
 from zoo.spec import Array
 
 EnvLike = str | gym.Env[Any, Any] | Callable[[], gym.Env[Any, Any]]
@@ -233,5 +234,6 @@ def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> 
     factories = [partial(_guarded, factory, index) for index in range(num_envs)]
     if vec == "async":
         factories = [partial(_in_worker, each) for each in factories]
-        return AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.DISABLED)
+        with safe_path():
+            return AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.DISABLED)
     return Sync(factories)

@@ -5,7 +5,7 @@ from typing import Any
 
 from zoo.bench.job import execute
 from zoo.bench.plan import Job
-from zoo.bench.queue import Outcome, Watch
+from zoo.bench.queue import Outcome, Watch, describe
 from zoo.errors import UserError
 
 RETRIES = 3
@@ -42,7 +42,7 @@ class Cluster:
             try:
                 yield Outcome(job, self.ray.get(done), None)
             except Exception as error:  # whatever a task raised, or the loss of its node
-                yield Outcome(job, None, str(error).strip().splitlines()[-1])
+                yield Outcome(job, None, describe(1, str(error).splitlines()))
 
 
 def _execute(job: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Pictures of a summary: learning curves, performance and sample-efficiency profiles, score against time."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.bench import escape
 from zoo.bench.summary import normalize
 from zoo.statistics import Estimate, estimate, iqm
 
@@ -22,7 +24,7 @@ def draw(summary: Data, folder: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "zoo"  # the same data, the same file
     folder.mkdir(parents=True, exist_ok=True)
     for env in summary["envs"]:
-        with _figure(folder / f"curve-{env}") as axes:
+        with _figure(folder / re.sub(r"[^\w.-]", "-", f"curve-{env}")) as axes:
             _curves(summary, env, axes)
     with _figure(folder / "performance-profile") as axes:
         _performance(summary, axes)
@@ -38,10 +40,13 @@ def _figure(file: Path) -> Iterator[Any]:
 
     figure, axes = plt.subplots(figsize=(7.6, 4), layout="constrained")
     yield axes
+    if not np.isfinite(axes.dataLim.minposx):  # nothing that a logarithmic axis could show
+        axes.set_xscale("linear")
+        axes.text(0.5, 0.5, "no results", ha="center", transform=axes.transAxes)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(fontsize="small", loc="outside right upper")
-    figure.savefig(file.with_suffix(".png"), dpi=150)
-    figure.savefig(file.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(f"{file}.png", dpi=150)
+    figure.savefig(f"{file}.svg", metadata={"Date": None})
     plt.close(figure)
 
 
@@ -71,9 +76,13 @@ def _curves(summary: Data, env: str, axes: Any) -> None:
         values = np.array([[value for _, value in curve] for curve in steps])
         bands = [estimate(column) for column in values.T]
         color = _color(summary, row)
-        axes.plot(x, [band.value for band in bands], STYLES[row["side"]], color=color, label=row["label"])
+        axes.plot(
+            x, [band.value for band in bands], STYLES[row["side"]], color=color, label=escape.figure(row["label"])
+        )
         axes.fill_between(x, [band.low for band in bands], [band.high for band in bands], color=color, alpha=0.15)
-    axes.set(xlabel="steps", ylabel="return", title=f"{env}: IQM over seeds with 95% intervals", xscale="log")
+    axes.set(
+        xlabel="steps", ylabel="return", title=f"{escape.figure(env)}: IQM over seeds with 95% intervals", xscale="log"
+    )
 
 
 def _normalized(summary: Data, row: Data) -> list[float]:
@@ -88,7 +97,9 @@ def _performance(summary: Data, axes: Any) -> None:
         scores = np.array(_normalized(summary, row))
         if scores.size:
             share = [(scores >= threshold).mean() for threshold in thresholds]
-            axes.plot(thresholds, share, STYLES[row["side"]], color=_color(summary, row), label=row["label"])
+            axes.plot(
+                thresholds, share, STYLES[row["side"]], color=_color(summary, row), label=escape.figure(row["label"])
+            )
     axes.set(xlabel="normalised score τ", ylabel="share of runs above τ", title="Performance profile, all environments")
 
 
@@ -103,7 +114,13 @@ def _efficiency(summary: Data, axes: Any) -> None:
                     values.append(np.interp(np.linspace(0, 1, 10), np.linspace(0, 1, len(curve)), curve))
         if values:
             y = [iqm(column) for column in np.array(values).T]
-            axes.plot(np.linspace(10, 100, 10), y, STYLES[row["side"]], color=_color(summary, row), label=row["label"])
+            axes.plot(
+                np.linspace(10, 100, 10),
+                y,
+                STYLES[row["side"]],
+                color=_color(summary, row),
+                label=escape.figure(row["label"]),
+            )
     axes.set(
         xlabel="% of the budget",
         ylabel="normalised score (IQM over runs)",
@@ -119,13 +136,13 @@ def _times(summary: Data, axes: Any) -> None:
     for row in _learners(summary):
         color = _color(summary, row)
         look = {"facecolors": color if row["side"] == "zoo" else "none", "edgecolors": [color]}
-        axes.scatter([], [], marker=".", s=120, label=row["label"], **look)
+        axes.scatter([], [], marker=".", s=120, label=escape.figure(row["label"]), **look)
         for env, marker in markers.items():
             x, y = row["cells"][env]["seconds"], row["cells"][env]["normalized"]
             if x and y is not None:
                 axes.scatter(x, y, marker=marker, **look)
     for env, marker in markers.items():
-        axes.scatter([], [], marker=marker, color="grey", label=env)
+        axes.scatter([], [], marker=marker, color="grey", label=escape.figure(env))
     axes.set(xlabel="training time, s", ylabel="normalised score", xscale="log", title="Score against time, one thread")
     axes.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter=ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -1,6 +1,7 @@
-"""One job of a sweep in a process of its own: python -m zoo.bench.job < job.json, a JSON object a line comes back.
+"""One job of a sweep in a process of its own: python -P -m zoo.bench.job CHANNEL, and the job on its standard input.
 
-{"step": ..., "eval_return": ...} on the way, {"result": {...}} at the end.
+Through the file descriptor CHANNEL a JSON object a line comes back: {"step": ..., "eval_return": ...} on the way,
+{"result": {...}} or {"error": text} at the end.
 """
 
 import json
@@ -8,6 +9,7 @@ import os
 import resource
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from numpy.random import SeedSequence
 
 from zoo.bench.plan import FINAL_EPISODES, Job
 from zoo.envs import Envs
+from zoo.errors import EnvError
 from zoo.loop import EVALUATION
 from zoo.settings import Settings, resolve
 from zoo.vector import vectorize
@@ -35,6 +38,8 @@ def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
         on_row(row)
 
     outcome = {"zoo": _zoo, "sb3": _sb3, "random": _random}[job.side](job, see)
+    if not np.isfinite(outcome.returns).all():
+        raise EnvError("a final return is NaN or infinite")
     return {
         **outcome._asdict(),
         "end": float(np.mean(outcome.returns)),
@@ -103,10 +108,17 @@ def main() -> None:
     job = Job(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
 
-    def say(data: dict[str, Any]) -> None:
-        print(json.dumps(data), flush=True)
+    channel = os.fdopen(int(sys.argv[1]), "w")
+    os.set_inheritable(channel.fileno(), False)  # programs that an environment starts have no use for it
 
-    result = execute(job, lambda row: say({key: row[key] for key in ("step", "eval_return") if key in row}))
+    def say(data: dict[str, Any]) -> None:
+        print(json.dumps(data), file=channel, flush=True)
+
+    try:
+        result = execute(job, lambda row: say({key: row[key] for key in ("step", "eval_return") if key in row}))
+    except Exception as error:
+        say({"error": traceback.format_exception_only(error)[-1]})
+        raise
     say({"result": result})
 
 

@@ -1,18 +1,28 @@
-"""Jobs of a sweep, each in a process of its own with one thread; one that crashes is a result, and stops no other."""
+"""Jobs of a sweep, each in a process of its own with one thread; one that crashes is a result, and stops no other.
+
+What a job has to say comes through a pipe of its own. Whatever else it, its environment or a library prints goes to
+another one, of which the last lines tell how a job ended that could not say so.
+"""
 
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass, field
+from selectors import EVENT_READ, DefaultSelector
+from typing import IO, Any
 
 from zoo.bench.plan import Job
 
 Watch = Callable[[Job, dict[str, float]], None]
+CHUNK = 2**20  # bytes, at least what a pipe holds
+LAST = 50  # lines that are kept of what a job prints
+WIDTH = 10_000  # bytes that are kept of a line
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class Local:
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
-        self.running: dict[int, subprocess.Popen[str]] = {}
+        self.running: dict[int, subprocess.Popen[bytes]] = {}
         self.lock = threading.Lock()
         self.stopped = False
 
@@ -46,21 +56,25 @@ class Local:
                     future.cancel()
 
     def _one(self, job: Job, watch: Watch) -> Outcome:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "zoo.bench.job"]
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with self.lock:
-            if self.stopped:
-                return Outcome(job, None, "stopped before it began")
-            process = self.running[id(job)] = subprocess.Popen(command, env=environment, **pipes)
-        with process:
-            result, errors = _follow(process, job, watch)
+        read, write = os.pipe()
+        with os.fdopen(read, "rb", buffering=0) as channel:
+            try:
+                with self.lock:
+                    if self.stopped:
+                        return Outcome(job, None, "stopped before it began")
+                    process = self.running[id(job)] = start(write)
+            except OSError as error:
+                return Outcome(job, None, f"could not be started: {error}")
+            finally:
+                os.close(write)
+            with process:
+                answer, words = _follow(process, channel, job, watch)
         with self.lock:
             del self.running[id(job)]
         code = process.returncode
-        if code == 0 and result is not None:
-            return Outcome(job, result, None)
-        return Outcome(job, None, describe(code, errors))
+        if code == 0 and answer.result is not None:
+            return Outcome(job, answer.result, None)
+        return Outcome(job, None, describe(code, answer.error.splitlines() if answer.error else words))
 
     def _stop(self) -> None:
         with self.lock:
@@ -69,25 +83,89 @@ class Local:
                 process.terminate()
 
 
-def _follow(process: "subprocess.Popen[str]", job: Job, watch: Watch) -> tuple[dict[str, Any] | None, list[str]]:
-    """The result that a job's process prints, if it comes to that, and what it writes to stderr."""
+def start(channel: int) -> subprocess.Popen[bytes]:
+    """The process of a job, which answers through the descriptor `channel`; all that it prints is in its stdout."""
+    command = [sys.executable, "-P", "-m", "zoo.bench.job", str(channel)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, env=environment, pass_fds=(channel,), **pipes)
+
+
+@dataclass
+class Answer:
+    """What a job has said so far: its result, or the error that ends it."""
+
+    on_row: Callable[[dict[str, float]], None]
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    rest: bytes = b""  # of a line that is not whole yet
+
+    def hear(self, chunk: bytes) -> None:
+        """Take in what came."""
+        *lines, self.rest = (self.rest + chunk).split(b"\n")
+        for line in lines:
+            data = _parsed(line)
+            if "result" in data:
+                self.result = data["result"]
+            elif "error" in data:
+                self.error = data["error"]
+            elif data:
+                self.on_row(data)
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """What a line says: nothing, if somebody else wrote it (an environment that a job forked has the pipe, too)."""
+    try:
+        data = json.loads(line)
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+@dataclass
+class Words:
+    """The last lines of what a process prints, whatever that is and however much."""
+
+    kept: deque[bytes] = field(default_factory=lambda: deque([b""], maxlen=LAST))
+
+    def hear(self, chunk: bytes) -> None:
+        """Take in what came."""
+        first, *lines = chunk.split(b"\n")
+        self.kept[-1] = (self.kept[-1] + first)[:WIDTH]
+        self.kept.extend(line[:WIDTH] for line in lines)
+
+    def lines(self) -> list[str]:
+        """Them as text."""
+        return [line.decode(errors="replace") for line in self.kept]
+
+
+def _follow(process: subprocess.Popen[bytes], channel: IO[bytes], job: Job, watch: Watch) -> tuple[Answer, list[str]]:
+    """What a job says and the last lines of what it prints, until its process ends.
+
+    Processes that it leaves behind may hold the pipes for ever, so their end is not waited for.
+    """
     assert process.stdin is not None
     assert process.stdout is not None
-    errors: list[str] = []
-    reader = threading.Thread(target=lambda: errors.extend(process.stderr or []))
-    reader.start()
-    process.stdin.write(json.dumps(job.to_json()) + "\n")
-    process.stdin.flush()  # and left open: its end tells the job that nobody is there any more
-    result = None
-    for line in process.stdout:
-        data = json.loads(line)
-        if "result" in data:
-            result = data["result"]
-        else:
-            watch(job, data)
-    reader.join()
-    process.stdin.close()
-    return result, errors
+    with suppress(BrokenPipeError):  # it has failed already
+        process.stdin.write(json.dumps(job.to_json()).encode() + b"\n")
+        process.stdin.flush()  # and left open: its end tells the job that nobody is there any more
+    answer, words = Answer(lambda row: watch(job, row)), Words()
+    with DefaultSelector() as selector:
+        selector.register(channel, EVENT_READ, answer.hear)
+        selector.register(process.stdout, EVENT_READ, words.hear)
+        ended = False
+        while selector.get_map() and not ended:
+            ended = process.poll() is not None  # asked first: then all that it wrote lies in the pipes
+            for key, _ in selector.select(0 if ended else 1):
+                chunk = os.read(key.fd, CHUNK)
+                if chunk:
+                    key.data(chunk)
+                else:
+                    selector.unregister(key.fileobj)
+    process.wait()
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+    return answer, words.lines()
 
 
 def describe(code: int, errors: list[str]) -> str:

@@ -21,6 +21,7 @@ from typing import IO, Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from zoo.bench.escape import plain
 from zoo.errors import UserError, nearest
 
 FILE = Path(__file__).parent / "speed.yaml"
@@ -176,7 +177,7 @@ class Process:
             code = self.popen.wait()
             self.words.seek(0)
             last = self.words.read().strip().splitlines()[-1:] or [f"exit code {code}"]
-            raise UserError(f"{NAMES.get(self.side, self.side)} failed: {last[0]}")
+            raise UserError(f"{NAMES.get(self.side, self.side)} failed: {plain(last[0])}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -188,10 +189,10 @@ def started(workload: Workload, side: str, threads: int, *, turns: int, profile:
     if side == "sbx":
         single = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         environment["XLA_FLAGS"] = single if threads == 1 else ""
-    command, pipe = [sys.executable, "-m", "zoo.bench.stopwatch"], subprocess.PIPE
+    command, pipe = [sys.executable, "-P", "-m", "zoo.bench.stopwatch"], subprocess.PIPE
     task = {"side": side, "threads": threads, "turns": turns, "profile": profile}
     with (
-        tempfile.TemporaryFile("w+") as words,
+        tempfile.TemporaryFile("w+", errors="replace") as words,
         suppress(BrokenPipeError),
         subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=words, text=True, env=environment) as popen,
     ):

@@ -1,4 +1,4 @@
-"""One side of one workload, timed in a process of its own: python -m zoo.bench.stopwatch, the task on its first line.
+"""One side of one workload, timed in a process of its own: python -P -m zoo.bench.stopwatch, and a task as first line.
 
 A side that learns answers {} after its warm-up, and then to each empty line with a turn of `steps` steps:
 {"steps_per_second": ...}. To one more line it ends, so as not to disturb the turns of others, and its last answer is
@@ -7,6 +7,7 @@ the updates that are due.
 """
 
 import json
+import os
 import resource
 import sys
 import time
@@ -214,7 +215,8 @@ LIMITS = {"env": env_side, "flops": flops_side}
 
 def main() -> None:
     """Read a task, time it, print what came out."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # where a package's own words go
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # where a package's own words go, those of its C++ code as well
     task = json.loads(sys.stdin.readline())
     side = task["side"]
 

@@ -1,10 +1,15 @@
 """Results of sweeps in one SQLite file: rows are appended, never changed."""
 
 import json
+import math
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from zoo.bench.plan import Job
 from zoo.errors import UserError
@@ -16,18 +21,22 @@ create table if not exists runs (
 );
 create index if not exists runs_key on runs (key);
 """
+NUMBERS = ("end", "seconds", "parameters", "memory")
 
 
 class Store:
     """Finished and failed runs; a job is looked up by its key, and its newest row counts."""
 
     def __init__(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        self.file = file
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             self.connection = sqlite3.connect(file)
             self.connection.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             raise UserError(f"{file} is not a store of results: {error}") from None
+        except OSError as error:
+            raise UserError(f"{file.parent} cannot be made: {error.strerror}; choose another --out") from None
 
     def add(self, job: Job, status: str, data: dict[str, Any]) -> None:
         """Append what became of a job (done or failed)."""
@@ -41,18 +50,58 @@ class Store:
     def find(self, job: Job) -> dict[str, Any] | None:
         """The newest result of exactly this job, with its status; a finished one counts more than a failed one."""
         query = "select status, data, created from runs where key = ? order by status = 'done' desc, id desc limit 1"
-        found = self.connection.execute(query, (job.key,)).fetchone()
-        return None if found is None else {"status": found[0], "created": found[2], **json.loads(found[1])}
+        found = self._first(query, job.key)
+        if found is None:
+            return None
+        status, data, created = found
+        return {"status": status, "created": created, **_checked(status, data, f"{self.file}, the row of {job.title}")}
 
     def speed(self, side: str, algorithm: str, env: str) -> float | None:
         """Steps a second of the newest finished run of an entry on an environment, whatever its settings."""
         query = (
-            "select json_extract(data, '$.steps_per_second') from runs where side = ? and algorithm = ? and env = ? "
-            "and status = 'done' order by id desc limit 1"
+            "select case when json_valid(data) then json_extract(data, '$.steps_per_second') end from runs "
+            "where side = ? and algorithm = ? and env = ? and status = 'done' order by id desc limit 1"
         )
-        found = self.connection.execute(query, (side, algorithm, env)).fetchone()
-        return None if found is None else found[0]
+        (speed,) = self._first(query, side, algorithm, env) or (None,)
+        return speed if isinstance(speed, int | float) and speed > 0 else None
+
+    def _first(self, query: str, *values: str) -> Any:
+        try:
+            return self.connection.execute(query, values).fetchone()
+        except sqlite3.Error as error:
+            raise UserError(f"{self.file} is not a store of results: {error}") from None
 
     def close(self) -> None:
         """Close the file."""
         self.connection.close()
+
+
+def _checked(status: Any, data: Any, place: str) -> dict[str, Any]:
+    """What a row says of a job; a UserError unless it is what `add` was given for one."""
+    try:
+        found: dict[str, Any] = json.loads(data)
+        if status == "done":
+            curve = [number for point in found["curve"] for number in point]
+            numbers = [found[name] for name in NUMBERS] + [found["steps_per_second"] or 0] + found["returns"] + curve
+            names = all(isinstance(name, str) for name in found.get("ignored", []))
+            valid = names and len(found["returns"]) > 0 and all(math.isfinite(number) for number in numbers)
+        else:
+            valid = status == "failed" and isinstance(found["error"], str)
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise UserError(f"{place}: neither a result nor a failure; remove the row, and the job is done anew")
+    return found
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Train into a folder alone; a UserError where another process does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(
+            f"{folder} is in use: another process trains into it; wait for its end or choose another --out"
+        ) from None

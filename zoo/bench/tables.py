@@ -2,9 +2,13 @@
 
 import csv
 import io
+from collections.abc import Callable
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
+
+from zoo.bench import escape
 
 Data = dict[str, Any]
 NUMBERS = [
@@ -21,53 +25,61 @@ NUMBERS = [
 ]
 
 
-def score(cell: Data) -> str:
-    """A cell in a few characters: the score and its interval, or why there is none."""
+def score(cell: Data, shown: Callable[[object], str] = escape.plain) -> str:
+    """A cell in a few characters: the score and its interval, or why there is none; `shown` escapes text."""
     if cell["iqm"] is None:
-        return {"missing": "not run", "failed": f"failed: {cell['reason']}"}.get(cell["status"], str(cell["reason"]))
+        reason = shown(cell["reason"])
+        return {"missing": "not run", "failed": f"failed: {reason}"}.get(cell["status"], reason)
     text = f"{cell['iqm']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]"
     text += f" ({cell['failed_seeds']} failed)" if cell["failed_seeds"] else ""
-    return text + (f" without {', '.join(cell['without'])}" if cell["without"] else "")
+    return text + (f" without {', '.join(map(shown, cell['without']))}" if cell["without"] else "")
 
 
 def terminal(summary: Data) -> Table:
     """Rows grouped by cell of the cube, a column for each environment."""
-    table = Table("cell", "entry", *summary["envs"], title=f"{summary['title']}: IQM of the final return [95%]")
+    title = escape.terminal(f"{summary['title']}: IQM of the final return [95%]", style="table.title")
+    table = Table("cell", "entry", *(Column(escape.terminal(env)) for env in summary["envs"]), title=title)
     last = None
     for row in summary["rows"]:
         if last is not None and row["cell"] != last:
             table.add_section()
-        name = row["name"] if row["side"] != "sb3" else f"{row['name']} (SB3)"
-        table.add_row(
-            row["cell"] if row["cell"] != last else "", name, *(score(row["cells"][env]) for env in summary["envs"])
-        )
+        cells = [row["cell"] or "" if row["cell"] != last else "", row["label"]]
+        scores = [Text(score(row["cells"][env])) for env in summary["envs"]]
+        table.add_row(*map(escape.terminal, cells), *scores)
         last = row["cell"]
     return table
 
 
 def markdown(summary: Data) -> str:
     """Scores, then speed, time and size."""
-    header = ["cell", "entry", *summary["envs"]]
+    header = ["cell", "entry", *map(escape.markdown, summary["envs"])]
     blocks = []
     for title, show in (
-        ("Final return, interquartile mean over seeds [95% interval]", score),
+        ("Final return, interquartile mean over seeds [95% interval]", _score),
         ("Normalised score: 0 is random, 1 the best published figure", lambda cell: _number(cell["normalized"], ".2f")),
         ("Steps a second, learning included, one thread", lambda cell: _number(cell["steps_per_second"], ",.0f")),
         ("Training time, s", lambda cell: _number(cell["seconds"], ",.0f")),
         ("Peak memory, MB", lambda cell: _number(cell["memory"] and cell["memory"] / 1e6, ",.0f")),
     ):
         rows = [
-            [row["cell"] or "", row["label"], *(show(row["cells"][env]) for env in summary["envs"])]
+            [row["cell"] or "", escape.markdown(row["label"]), *(show(row["cells"][env]) for env in summary["envs"])]
             for row in summary["rows"]
         ]
         blocks.append(_block(title, header, rows))
     if summary["differences"]:
         differences = summary["differences"].items()
-        rows = [[name, *(_difference(found.get(env)) for env in summary["envs"])] for name, found in differences]
+        rows = [
+            [escape.markdown(name), *(_difference(found.get(env)) for env in summary["envs"])]
+            for name, found in differences
+        ]
         title = "Entry minus its Stable-Baselines3 twin, interquartile means [95% interval]"
         blocks.insert(1, _block(title, header[1:], rows))
-    caption = f"`{summary['command']}`, commit {summary['commit']}, {summary['created'][:10]}."
+    caption = f"{escape.markdown_code(summary['command'])}, commit {summary['commit']}, {summary['created'][:10]}."
     return f"{caption}\n\n" + "\n\n".join(blocks) + "\n"
+
+
+def _score(cell: Data) -> str:
+    return score(cell, escape.markdown)
 
 
 def _block(title: str, header: list[str], rows: list[list[str]]) -> str:
@@ -91,8 +103,10 @@ def comma_separated(summary: Data) -> str:
     for row in summary["rows"]:
         for env in summary["envs"]:
             cell = row["cells"][env]
-            values = ["" if cell[key] is None else cell[key] for key in ("status", "reason", *NUMBERS)]
-            writer.writerow([row["cell"] or "", row["side"], row["name"], env, *values, " ".join(cell["without"])])
+            texts = [row["cell"] or "", row["side"], row["name"], env, cell["status"], cell["reason"] or ""]
+            numbers = ["" if cell[key] is None else cell[key] for key in NUMBERS]
+            without = escape.spreadsheet(" ".join(cell["without"]))
+            writer.writerow([*map(escape.spreadsheet, texts), *numbers, without])
     return out.getvalue()
 
 
@@ -103,7 +117,7 @@ def latex(summary: Data) -> str:
     lines = [
         r"\begin{tabular}{ll" + "r" * len(summary["envs"]) + "}",
         r"\toprule",
-        " & ".join(["cell", "entry", *(_escape(env) for env in summary["envs"])]) + r" \\",
+        " & ".join(["cell", "entry", *map(escape.latex, summary["envs"])]) + r" \\",
         r"\midrule",
     ]
     for row in summary["rows"]:
@@ -116,9 +130,5 @@ def latex(summary: Data) -> str:
             text = f"{cell['iqm']:.1f}"
             text = rf"\textbf{{{text}}}" if cell["iqm"] == best[env] else text
             cells.append(rf"{text} \scriptsize[{cell['low']:.1f}, {cell['high']:.1f}]")
-        lines.append(" & ".join([_escape(row["cell"] or ""), _escape(row["label"]), *cells]) + r" \\")
+        lines.append(" & ".join([*map(escape.latex, [row["cell"] or "", row["label"]]), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", r"\&").replace("_", r"\_").replace("%", r"\%")

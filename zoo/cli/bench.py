@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from zoo.bench import escape
 from zoo.cli.display import console
 from zoo.errors import UserError
 
@@ -62,21 +63,24 @@ def bench(
     if ctx.invoked_subcommand is not None:
         return
     from zoo.bench.plan import plan
-    from zoo.bench.store import Store
+    from zoo.bench.store import Store, hold
 
     sweep = plan(preset, algorithms=_split(algos), envs=_split(envs), seeds=seeds, against=against)
+    compared = _pair(pair, sweep) if pair else None
     store = Store(out / "results.sqlite")
-    missing = [job for job in sweep.jobs if (found := store.find(job)) is None or found["status"] != "done"]
-    known = len(sweep.jobs) - len(missing)
     if dry_run:
-        _list(missing, store, jobs, known)
+        _list(_missing(sweep, store), store, jobs, len(sweep.jobs))
         return
-    click.echo(f"{len(sweep.jobs)} jobs, {known} of them done before; about {_estimate(missing, store, jobs)}")
-    train = missing and not no_train
-    failed = _train(missing, store, _engine(engine, ray_address, jobs)) if train else 0
+    failed = 0
+    with nullcontext() if no_train else hold(out):  # asked inside: another sweep may have done some until now
+        missing = _missing(sweep, store)
+        known = len(sweep.jobs) - len(missing)
+        click.echo(f"{len(sweep.jobs)} jobs, {known} of them done before; about {_estimate(missing, store, jobs)}")
+        if missing and not no_train:
+            failed = _train(missing, store, _engine(engine, ray_address, jobs))
     _publish(sweep, store, f"zoo bench, preset {preset}", _command(), out)
-    if pair:
-        _compare(sweep, store, *_pair(pair))
+    if compared:
+        _compare(sweep, store, *compared)
     if failed:
         click.echo(
             f"{failed} jobs failed; the table says why. Start the same command again to try them again", err=True
@@ -105,7 +109,7 @@ def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> No
     results = []
     say = console(stderr=True).print
     for measured in stopwatch.measure(_split(algos), against=peers, repeat=repeat, say=say):
-        table.add_row(*stopwatch.row(measured, peers))
+        table.add_row(*map(escape.terminal, stopwatch.row(measured, peers)))
         results.append(measured.to_json())
         if file is not None:
             file.write_text(json.dumps(results, indent=1) + "\n")
@@ -116,11 +120,20 @@ def _split(text: str | None) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _missing(sweep: "Plan", store: "Store") -> list["Job"]:
+    return [job for job in sweep.jobs if (found := store.find(job)) is None or found["status"] != "done"]
+
+
+def _pair(text: str, sweep: "Plan") -> tuple[str, str]:
+    """Two rows of a sweep's table; a UserError where it has no such rows."""
     names = _split(text)
     if len(names) != 2:
         raise UserError(f"--pair {text!r}: expected two rows of the table, as in ppo,a2c or ppo,sb3/ppo")
     one, other = (name if "/" in name or name == "random" else f"zoo/{name}" for name in names)
+    known = [f"{side}/{name}" if name else side for side, name in sweep.rows]
+    for name in (one, other):
+        if name not in known:
+            raise UserError(f"--pair: no row {name!r} in this sweep; there are: {', '.join(known)}")
     return one, other
 
 
@@ -155,12 +168,11 @@ def _estimate(missing: list["Job"], store: "Store", jobs: int) -> str:
     return str(timedelta(seconds=round(sum(_seconds(job, store) for job in missing) / jobs)))
 
 
-def _list(missing: list["Job"], store: "Store", jobs: int, known: int) -> None:
+def _list(missing: list["Job"], store: "Store", jobs: int, total: int) -> None:
     for job in missing:
         click.echo(f"{job.title}: {job.total_steps:,} steps, about {_seconds(job, store):,.0f} s")
-    click.echo(
-        f"{len(missing)} jobs to do, {known} done before; about {_estimate(missing, store, jobs)} with {jobs} at a time"
-    )
+    left = f"{len(missing)} jobs to do, {total - len(missing)} done before"
+    click.echo(f"{left}; about {_estimate(missing, store, jobs)} with {jobs} at a time")
 
 
 def _train(missing: list["Job"], store: "Store", engine: Any) -> int:
@@ -180,7 +192,7 @@ def _train(missing: list["Job"], store: "Store", engine: Any) -> int:
 def _progress(total: int) -> Iterator[tuple[Callable[..., None], Callable[["Outcome"], None]]]:
     """Functions that show a job's progress and its end: bars on a terminal, a line for each finished job elsewhere."""
     screen = console()
-    bars = Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=screen)
+    bars = Progress(TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), console=screen)
     overall = bars.add_task("all jobs", total=total)
     tasks: dict[str, Any] = {}
     count = 0
@@ -197,7 +209,7 @@ def _progress(total: int) -> Iterator[tuple[Callable[..., None], Callable[["Outc
             bars.remove_task(tasks.pop(outcome.job.title))
         bars.advance(overall)
         ended = f"failed: {outcome.error}" if outcome.result is None else f"{outcome.result['end']:.1f}"
-        screen.print(f"{count}/{total}  {outcome.job.title}: {ended}", markup=False)
+        screen.print(f"{count}/{total} ", escape.terminal(f"{outcome.job.title}: {ended}"))
 
     if screen.is_terminal:
         with Live(bars, console=screen, refresh_per_second=2):
@@ -220,7 +232,7 @@ def _publish(sweep: "Plan", store: "Store", title: str, command: str, out: Path)
         "report.html": report.report(summary),
     }
     for name, text in files.items():
-        (out / name).write_text(text, encoding="utf-8")
+        (out / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     figures.draw(summary, out / "figures")
     click.echo(f"tables, figures and report.html in {out}")
 
@@ -229,10 +241,6 @@ def _compare(sweep: "Plan", store: "Store", one: str, other: str) -> None:
     from zoo.bench.summary import finals, results
     from zoo.statistics import estimate, probability_of_improvement
 
-    known = [f"{side}/{name}" if name else side for side, name in sweep.rows]
-    for name in (one, other):
-        if name not in known:
-            raise UserError(f"--pair: no row {name!r} in this sweep; there are: {', '.join(known)}")
     ends = finals(sweep, results(sweep, store))
     for env in sweep.envs:
         if (one, env) in ends and (other, env) in ends:

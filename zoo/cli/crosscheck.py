@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 
 from zoo import registry
+from zoo.bench import escape
 from zoo.cli.display import console
 from zoo.errors import UserError
 
@@ -73,7 +74,8 @@ def _checks(names: list[str], rungs: list[int], file: Path | None) -> bool:
         cell = str(registry.load().cell_of(check.entry))
         verdict = "[green]equal[/green]" if check.passed else "[bold red]DIFFERS[/bold red]"
         numbers = f"{check.difference:.1e}", f"{check.tolerance:.0e}"
-        table.add_row(check.entry, cell, str(check.rung), check.reference, check.what, *numbers, verdict)
+        texts = [check.entry, cell, check.rung, check.reference, check.what, *numbers]
+        table.add_row(*map(escape.terminal, texts), verdict)
     console().print(table)
     _write(file, [{**asdict(check), "passed": check.passed} for check in checks])
     failed = sum(not check.passed for check in checks)
@@ -82,6 +84,7 @@ def _checks(names: list[str], rungs: list[int], file: Path | None) -> bool:
 
 
 def _curves(names: list[str], num_seeds: int | None, jobs: int, out: Path) -> bool:
+    from zoo.bench.store import hold
     from zoo.crosscheck import curves
 
     pairs = [pair for pair in curves.PAIRS if not names or pair.algorithm in names]
@@ -90,9 +93,10 @@ def _curves(names: list[str], num_seeds: int | None, jobs: int, out: Path) -> bo
         raise UserError(f"no curves to compare for {', '.join(names)}; there are some for: {known}")
     if num_seeds is not None:
         pairs = [replace(pair, seeds=num_seeds) for pair in pairs]
-    store = curves.Store(out)
-    for line in curves.measure(store, pairs, jobs):
-        click.echo(line)
+    with hold(out):
+        store = curves.Store(out)
+        for line in curves.measure(store, pairs, jobs):
+            click.echo(line)
     verdicts = [verdict for pair in pairs for verdict in curves.judge(store, pair)]
     for pair in pairs:
         curves.draw(store, pair, out / f"{pair.name}.svg")
@@ -100,7 +104,7 @@ def _curves(names: list[str], num_seeds: int | None, jobs: int, out: Path) -> bo
     table = Table("entry", "env", "measure", "zoo", "SB3", "difference (90%)", "margin", "verdict")
     for verdict in verdicts:
         colour = "[green]equivalent[/green]" if verdict.equivalent else "[bold red]not shown equivalent[/bold red]"
-        table.add_row(*curves.cells(verdict), colour)
+        table.add_row(*map(escape.terminal, curves.cells(verdict)), colour)
     console().print(table)
     click.echo(f"results, figures and table in {out}")
     return all(verdict.equivalent for verdict in verdicts)
@@ -113,8 +117,8 @@ def _mutations(names: list[str], file: Path | None) -> bool:
     outcomes = []
     for outcome in plant(names):
         outcomes.append(outcome)
-        found = "; ".join(outcome.caught_by[:2]) or "[bold red]NOTHING[/bold red]"
-        table.add_row(outcome.entry, outcome.mistake, found)
+        found = escape.terminal("; ".join(outcome.caught_by[:2]) or "NOTHING", "" if outcome.caught_by else "bold red")
+        table.add_row(*map(escape.terminal, [outcome.entry, outcome.mistake]), found)
     console().print(table)
     _write(file, [asdict(outcome) for outcome in outcomes])
     caught = sum(bool(outcome.caught_by) for outcome in outcomes)

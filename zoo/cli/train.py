@@ -47,7 +47,7 @@ def _run(
     env = require_env(algorithm, env)
     settings = runs.prepare(algorithm, env, overrides, source="command line", preset=preset)
     folder = out or runs.default_folder(settings)
-    with display(settings, folder, quiet=quiet) as update:
+    with _warnings_as_lines(), display(settings, folder, quiet=quiet) as update:
         result = runs.run(settings, env, out=folder, checkpoint_every=checkpoint_every or EVERY, on_row=update)
     _report(result, folder, quiet=quiet)
 

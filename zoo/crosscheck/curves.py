@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.machine import safe_path
 from zoo.settings import Settings, resolve
 from zoo.statistics import Estimate, estimate, iqm_difference
 
@@ -114,7 +115,7 @@ def measure(store: Store, pairs: list[Pair], jobs: int) -> Iterator[str]:
         for side in SIDES
         if store.find(side, pair, seed) is None
     ]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    with safe_path(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         futures = {pool.submit(train, *job): job for job in missing}
         for count, future in enumerate(as_completed(futures), 1):
             side, pair, seed = futures[future]

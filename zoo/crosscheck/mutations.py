@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -61,9 +62,11 @@ def _try(mutation: Mutation) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         copy = mutated(mutation, Path(folder))
         report = copy / "report.json"
-        command = [sys.executable, "-m", "zoo", "crosscheck", mutation.entry, "--json", str(report)]
-        environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, env=environment, cwd=copy, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-P", "-m", "zoo", "crosscheck", mutation.entry, "--json", str(report)]
+        path = os.pathsep.join(filter(None, [str(copy), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        pipes: Any = {"capture_output": True, "text": True, "errors": "replace"}
+        done = subprocess.run(command, env=environment, cwd=copy, check=False, **pipes)
         if not report.exists():
             last = done.stderr.strip().splitlines()[-1:] or ["no report"]
             return Outcome(mutation.entry, mutation.mistake, [f"the update fails: {last[0]}"])
