@@ -1,5 +1,6 @@
-"""How training uses the processor."""
+"""How training uses the machine: the processor, and processes of its own."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,3 +36,21 @@ def set_processor(threads: int, precision: str = "float32") -> None:
 def flushes_subnormals() -> bool:
     """Whether subnormal results are taken for 0 in this thread."""
     return float(torch.full((), 1e-38) * 0.1) == 0
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Inside, Python processes that are started do not import what lies in the working directory.
+
+    A module there may have any name, also one that the process needs. PYTHONSAFEPATH says it to all of them, and to
+    those that they start; this process's own value is restored.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
