@@ -121,7 +121,7 @@ def test_unused_is_the_share_of_steps_that_no_rollout_holds(seed: int) -> None:
     buffer = RolloutBuffer(SPEC, 3, 4)
     alive = rng.random((60, 3)) < rng.uniform(0.4, 0.95)
     seen = {int(tag) for rollout in rollouts(buffer, alive) for tag in rollout.action.flatten()}
-    # Of the steps before the last rollout's end, those that are in none; after it, those beyond `num_steps` in a column.
+    # Before the last rollout's end: those that are in none; after it: those beyond `num_steps` in a column.
     after = alive.copy()
     after[: max(seen) // 100 + 1] = False
     waiting = int(np.minimum(after.sum(0), 4).sum())
