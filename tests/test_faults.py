@@ -62,7 +62,9 @@ def exit_code(pid: int) -> int:
 
 def finish(folder: Path) -> None:
     with warnings.catch_warnings():
+        # Killed before the first checkpoint, or before the manifest that names it.
         warnings.filterwarnings("ignore", message="the run stopped before its first checkpoint")
+        warnings.filterwarnings("ignore", message=r".*manifest\.json is missing; it is made anew")
         zoo.resume(folder, checkpoint_every=40)
 
 
