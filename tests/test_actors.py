@@ -495,3 +495,46 @@ def test_actors_import_nothing_from_the_working_directory(
     with closing(source), nullcontext() if safe else pytest.raises(ActorError, match="actor 0 died"):
         source.step(Progress(0, 100))
     assert (tmp_path / "sprung").exists() == (not safe)
+
+
+class Mortal(Here):
+    """Actor 0 delivers and dies before actor 1 delivers in round 1; actor 1 dies before it delivers in round 2."""
+
+    script = ((0, 1), (0, "0 dies", 1), (0, "1 dies", 1), (0, 1))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events = deque(event for events in self.script for event in events)
+        self.asked: list[int] = []
+
+    def request(self, actor: int, step: int) -> None:
+        self.asked.append(actor)
+        super().request(actor, step)
+
+    def ready(self, timeout: float) -> list[Collected | int]:
+        event = self.events.popleft()
+        if isinstance(event, str):
+            dead = int(event[0])
+            self.requests = deque(each for each in self.requests if each[0] != dead)
+            return [dead]
+        self.requests.rotate(-next(i for i, (actor, _) in enumerate(self.requests) if actor == event))
+        return super().ready(timeout)
+
+
+def test_a_round_keeps_what_a_dead_actor_delivered() -> None:
+    source = stamped("a2c", VECTORS[AutoresetMode.DISABLED], vec="native", num_envs=2).source
+    assert isinstance(source, Remote)
+    source.backend = backend = Mortal()
+    asked, broken = [], []
+    with processor(1):
+        for _ in range(4):
+            steps = [source.step(Progress(0, 100)) for _ in range(5)]
+            broken.append([step.broken.tolist() for step in steps])
+            asked.append(sorted(backend.asked))
+            backend.asked.clear()
+            source.learned()
+    assert asked == [[0, 1], [0, 1], [0, 1, 1], [0, 1]]
+    # Actor 0's successor delivers first in round 2, as actor 1's does.
+    assert [each[0] for each in broken[1:]] == [[], [0, 1, 2, 3], []]
+    assert not any(columns for each in broken for columns in each[1:])
+    assert not backend.requests
