@@ -5,7 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -14,15 +18,20 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode
 from numpy.random import SeedSequence
+from stamps import CHOICES, VECTORS, Stamps, make_stamping, make_telling_progress, parameter_of
 
 import zoo
-from zoo import registry
-from zoo.actors import Processes, Remote, load_weights, weights_of
+from zoo import actors, registry
+from zoo.actors import Collected, Job, Processes, Remote, Worker, load_weights, weights_of
 from zoo.algos.base import Progress
-from zoo.buffers import SegmentBuffer, Transition
+from zoo.buffers import SegmentBuffer, Transition, allocate
 from zoo.errors import ActorError, UserError
+from zoo.loop import Learner
+from zoo.machine import processor
 from zoo.runs import _inline, _remote, prepare
+from zoo.settings import Run
 from zoo.spec import Spec
 from zoo.taxonomy import Data
 
@@ -230,3 +239,302 @@ def test_a_script_without_a_main_guard_is_told(tmp_path: Path) -> None:
     assert done.returncode
     assert "train under `if __name__ == '__main__':`" in done.stderr
     assert "ActorError: actor 0 died" in done.stderr
+
+
+ON_POLICY = [name for name in registry.load().algorithms if registry.load_class(name).cell.data is Data.ON]
+MORE = {"ppo": {"batch_size": 5}}
+ALL_MODES = [(name, mode) for name in ON_POLICY for mode in AutoresetMode]
+
+
+def stamped(name: str, env: object, make: object = make_stamping, **settings: object) -> Learner:
+    """A learner of actors elsewhere whose weights, and so whose observations, tell how many updates there were."""
+    overrides = SMALL | {"engine": "processes", "actors": 2, "num_envs": 3, "seed": 1} | MORE.get(name, {}) | settings
+    known = registry.load_class(name).Config.__dataclass_fields__.keys() | Run.__dataclass_fields__.keys()
+    overrides = {key: value for key, value in overrides.items() if key in known}
+    prepared = prepare(name, env, overrides, source="argument")  # type: ignore[arg-type]
+    algo, source, buffer, _ = _remote(prepared, env, SeedSequence(0), SeedSequence(1))  # type: ignore[arg-type]
+    source.job = replace(source.job, make=partial(make, name, prepared.config))  # type: ignore[operator]
+    parameter_of(algo).data.fill_(0)
+    return Learner(algo, source, buffer)
+
+
+class Here:
+    """Actors in this process."""
+
+    def __init__(self) -> None:
+        self.workers: dict[int, Worker] = {}
+        self.requests: deque[tuple[int, int]] = deque()
+
+    def start(self, actor: int, job: Job) -> None:
+        self.job, self.workers[actor] = job, Worker(job, np.zeros((), np.int64))
+
+    def publish(self, weights: torch.Tensor, version: int) -> None:
+        self.weights, self.version = weights.clone(), version
+
+    def request(self, actor: int, step: int) -> None:
+        self.requests.append((actor, step))
+
+    def ready(self, timeout: float) -> list[Collected | int]:
+        actor, step = self.requests.popleft()
+        shape = (self.job.max_rows, self.job.num_envs)
+        memory, alive = allocate(self.workers[actor].envs.spec, *shape), np.ones(shape, np.bool_)
+        episodes = self.workers[actor].collect(self.weights, step, memory, alive)
+        return [Collected(actor, self.version, memory, alive, episodes)]
+
+    def taken(self, actors: list[int]) -> list[int]:
+        return [int(self.workers[actor].taken) for actor in actors]
+
+    def close(self) -> None:
+        """Nothing outlives the test."""
+
+
+def learn(learner: Learner, total_steps: int) -> tuple[list[list[float]], list[dict[str, float]]]:
+    """The stamps of each batch that was learned from, and the reports' metrics."""
+    stamps: list[list[float]] = []
+
+    def update(batch: Transition, progress: Progress) -> dict[str, torch.Tensor]:
+        stamps.append(batch.next_obs[..., 0].unique().tolist())
+        parameter_of(learner.algo).data.add_(1)
+        return {}
+
+    learner.algo.update = update  # type: ignore[method-assign]
+    with closing(learner.source), processor(1):  # type: ignore[type-var]
+        reports = list(learner.reports(total_steps=total_steps, log_every=30))
+    return stamps, [report.metrics for report in reports]
+
+
+def assert_newest(stamps: list[list[float]], metrics: list[dict[str, float]]) -> None:
+    assert len(stamps) > 8
+    assert stamps == [[update] for update in range(len(stamps))]
+    assert {each["lag"] for each in metrics} == {0}
+
+
+@pytest.mark.parametrize(("name", "mode"), ALL_MODES)
+def test_on_policy_entries_learn_from_the_newest_weights_alone(name: str, mode: AutoresetMode) -> None:
+    learner = stamped(name, VECTORS[mode], vec="native")
+    learner.source.backend = Here()  # type: ignore[attr-defined]
+    stamps, metrics = learn(learner, 400)
+    assert_newest(stamps, metrics)
+    assert any("unused" in each for each in metrics) == (mode is AutoresetMode.NEXT_STEP)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [(name, mode) for name, mode in ALL_MODES if mode is AutoresetMode.NEXT_STEP or name == "ppo"]
+)
+def test_so_they_do_in_processes(name: str, mode: AutoresetMode) -> None:
+    assert_newest(*learn(stamped(name, VECTORS[mode], vec="native"), 400))
+
+
+@pytest.mark.parametrize("name", ON_POLICY)
+def test_so_they_do_on_ray(name: str) -> None:
+    pytest.importorskip("ray")
+    assert_newest(*learn(stamped(name, VECTORS[AutoresetMode.NEXT_STEP], vec="native", engine="ray"), 400))
+
+
+def test_lag_counts_rows_when_they_are_delivered() -> None:
+    """A segment of 2 + 1 alive rows whose second row comes after an update, and one that is an update behind."""
+    source = remote("impala", actors=1, num_steps=2)
+    job = source.job
+    memory = allocate(Spec(gym.spaces.Box(-9, 9, (4,)), gym.spaces.Discrete(2)), 2, 2)
+    alive = np.array([[True, True], [False, True]])
+    segments = deque([Collected(0, 0, memory, alive, [[], []]), Collected(0, 0, memory, alive, [[], []])])
+
+    class Canned(Here):
+        def start(self, actor: int, job: Job) -> None:
+            """Nobody."""
+
+        def ready(self, timeout: float) -> list[Collected | int]:
+            return [segments.popleft()]
+
+    source.backend.close()
+    source.backend, source.job = Canned(), job
+    source.step(Progress(0, 10))
+    source.learned()
+    source.step(Progress(2, 10))
+    assert source.metrics() == {"lag": pytest.approx((0 + 0 + 1) / 3), "restarts": 0}
+    assert source.metrics() == {}
+    source.step(Progress(3, 10))
+    source.learned()
+    source.step(Progress(5, 10))
+    assert source.metrics()["lag"] == pytest.approx((1 + 1 + 2) / 3)
+
+
+def pids(backend: Processes) -> list[int]:
+    return [backend.processes[actor].pid for actor in sorted(backend.processes)]
+
+
+class Saboteur:
+    """Stops actor 1 during each round until actor 0 has delivered, and kills one of them in some rounds."""
+
+    def __init__(self, backend: Processes, victims: dict[int, int]) -> None:
+        self.backend, self.victims, self.round = backend, victims, 0
+        self.heard: list[Counter[int]] = []
+        self.hear, backend.ready = backend.ready, self.ready  # type: ignore[method-assign]
+
+    def begin(self, number: int) -> None:
+        self.round = number
+        self.heard.append(Counter())
+        if number:
+            os.kill(pids(self.backend)[1], signal.SIGSTOP)
+
+    def ready(self, timeout: float) -> list[Collected | int]:
+        answers = self.hear(timeout)
+        delivered = [each.actor for each in answers if isinstance(each, Collected)]
+        self.heard[-1].update(delivered)
+        victim = self.victims.get(self.round) if 0 in delivered else None
+        if victim is not None:
+            self.backend.processes[victim].kill()
+            self.backend.processes[victim].join()
+        if 0 in answers or (0 in delivered and victim is None):  # the death of actor 0 is noticed before 1 goes on
+            os.kill(pids(self.backend)[1], signal.SIGCONT)
+        return answers
+
+
+def test_each_round_has_one_segment_of_each_actor_whoever_dies() -> None:
+    """Ten rounds: actor 1 is slow in each; actor 0 dies after delivering in three, actor 1 before it in two."""
+    victims = {2: 0, 3: 1, 5: 0, 6: 1, 8: 0}
+    learner = stamped("a2c", VECTORS[AutoresetMode.DISABLED], vec="native", num_envs=2)
+    source = learner.source
+    assert isinstance(source, Remote)
+    assert isinstance(source.backend, Processes)
+    saboteur = Saboteur(source.backend, victims)
+    with closing(source):
+        for number in range(10):
+            before = pids(source.backend)
+            saboteur.begin(number)
+            steps = [source.step(Progress(20 * number, 1000)) for _ in range(5)]
+            assert not source.queue
+            source.learned()
+            parameter_of(learner.algo).data.add_(1)
+            assert saboteur.heard[-1] == {0: 1, 1: 1}
+            after = pids(source.backend)
+            # The segment of actor 0 is that of the process that began the round; actor 1 may have been replaced.
+            authors = [before[0] if number else after[0], after[1]]
+            for step in steps:
+                assert step.alive.all()
+                assert step.transition.next_obs[:, 1].tolist() == [authors[0]] * 2 + [authors[1]] * 2
+                assert step.transition.next_obs[:, 0].tolist() == [number] * 4
+            died = [0] * (victims.get(number - 1) == 0) + [1] * (victims.get(number) == 1)
+            expected = [column for actor in died for column in (2 * actor, 2 * actor + 1)]
+            assert steps[0].broken.tolist() == expected or not number  # the first follow on nothing
+            assert all(len(step.broken) == 0 for step in steps[1:])
+        assert source.deaths == [3, 2]
+        assert source.metrics() == {"lag": 0, "restarts": 5}
+
+
+def test_off_policy_actors_are_told_the_step_also_before_the_first_update() -> None:
+    learner = stamped(
+        "dqn", Stamps, make_telling_progress, actors=1, total_steps=400, learning_starts=10**6, train_every=4
+    )
+    told = []
+    with closing(learner.source):  # type: ignore[type-var]
+        for step in range(0, 400, 3):
+            taken = learner.source.step(Progress(step, 400))
+            told += (taken.transition.action[taken.alive] / (CHOICES - 1)).tolist()
+    # Segments are asked for ahead, two at a time: a few steps late at most.
+    np.testing.assert_allclose(told, np.repeat(np.arange(0, 400, 3), 3) / 400, atol=12 / 400 + 1 / CHOICES)
+
+
+@contextmanager
+def impatient_after_the_first_segment(env: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
+    """An actor whose segments of 30 steps take three seconds, waited for by somebody who waits one."""
+    source = stamped("a2c", env, actors=1, num_envs=1, num_steps=30).source
+    assert isinstance(source, Remote)
+    with closing(source):
+        for _ in range(30):
+            source.step(Progress(0, 100))
+        monkeypatch.setattr(actors, "TIMEOUT", 1.0)
+        yield source
+
+
+def test_an_actor_is_slow_not_hung_while_it_takes_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    with impatient_after_the_first_segment(partial(Stamps, pause=0.1), monkeypatch) as source:
+        began = time.monotonic()
+        for _ in range(30):
+            source.step(Progress(0, 100))
+        assert time.monotonic() - began > 2.5
+
+
+def test_an_actor_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control."""
+    with impatient_after_the_first_segment(partial(Stamps, hangs_in=40), monkeypatch) as source:
+        began = time.monotonic()
+        with pytest.raises(ActorError, match="no step of actors 0 in 1 seconds"):
+            source.step(Progress(0, 100))
+        assert time.monotonic() - began < 10
+
+
+def test_actors_leave_it_to_the_learner_when_to_stop() -> None:
+    source = remote("a2c")
+    backend = source.backend
+    assert isinstance(backend, Processes)
+    with closing(source):
+        source.step(Progress(0, 100))
+        before = pids(backend)
+        for pid in before:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(pid, number)
+        for _ in range(20):
+            source.step(Progress(0, 100))
+            source.queue.clear()
+        assert pids(backend) == before
+    assert not any(psutil.pid_exists(pid) for pid in before)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_actors_import_nothing_from_the_working_directory(
+    safe: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: without the safe path, what lies there is executed."""
+    (tmp_path / "multiprocessing.py").write_text("open('sprung', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    if not safe:
+        monkeypatch.setattr(actors, "safe_path", nullcontext)
+    source = remote("a2c", actors=1)
+    with closing(source), nullcontext() if safe else pytest.raises(ActorError, match="actor 0 died"):
+        source.step(Progress(0, 100))
+    assert (tmp_path / "sprung").exists() == (not safe)
+
+
+class Mortal(Here):
+    """Actor 0 delivers and dies before actor 1 delivers in round 1; actor 1 dies before it delivers in round 2."""
+
+    script = ((0, 1), (0, "0 dies", 1), (0, "1 dies", 1), (0, 1))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events = deque(event for events in self.script for event in events)
+        self.asked: list[int] = []
+
+    def request(self, actor: int, step: int) -> None:
+        self.asked.append(actor)
+        super().request(actor, step)
+
+    def ready(self, timeout: float) -> list[Collected | int]:
+        event = self.events.popleft()
+        if isinstance(event, str):
+            dead = int(event[0])
+            self.requests = deque(each for each in self.requests if each[0] != dead)
+            return [dead]
+        self.requests.rotate(-next(i for i, (actor, _) in enumerate(self.requests) if actor == event))
+        return super().ready(timeout)
+
+
+def test_a_round_keeps_what_a_dead_actor_delivered() -> None:
+    source = stamped("a2c", VECTORS[AutoresetMode.DISABLED], vec="native", num_envs=2).source
+    assert isinstance(source, Remote)
+    source.backend = backend = Mortal()
+    asked, broken = [], []
+    with processor(1):
+        for _ in range(4):
+            steps = [source.step(Progress(0, 100)) for _ in range(5)]
+            broken.append([step.broken.tolist() for step in steps])
+            asked.append(sorted(backend.asked))
+            backend.asked.clear()
+            source.learned()
+    assert asked == [[0, 1], [0, 1], [0, 1, 1], [0, 1]]
+    # Actor 0's successor delivers first in round 2, as actor 1's does.
+    assert [each[0] for each in broken[1:]] == [[], [0, 1, 2, 3], []]
+    assert not any(columns for each in broken for columns in each[1:])
+    assert not backend.requests

@@ -8,8 +8,10 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from zoo.buffers import RolloutBuffer, Transition
+from zoo.buffers import RolloutBuffer, SegmentBuffer, Transition
+from zoo.errors import UserError
 from zoo.spec import Spec
+from zoo.state import Unpacker, pack
 
 Array = NDArray[Any]
 
@@ -111,6 +113,66 @@ def test_a_dead_row_leaves_no_gap_and_a_full_column_waits() -> None:
     (rollout,) = rollouts(RolloutBuffer(SPEC, 2, 3), alive)
     assert rollout.action[:, 0].tolist() == [0, 200, 300]
     assert rollout.action[:, 1].tolist() == [1, 101, 201]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_unused_is_the_share_of_steps_that_no_rollout_holds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    buffer = RolloutBuffer(SPEC, 3, 4)
+    alive = rng.random((60, 3)) < rng.uniform(0.4, 0.95)
+    seen = {int(tag) for rollout in rollouts(buffer, alive) for tag in rollout.action.flatten()}
+    # Before the last rollout's end: those that are in none; after it: those beyond `num_steps` in a column.
+    after = alive.copy()
+    after[: max(seen) // 100 + 1] = False
+    waiting = int(np.minimum(after.sum(0), 4).sum())
+    taken = int(alive.sum())
+    assert buffer.metrics() == {"unused": pytest.approx((taken - len(seen) - waiting) / taken)}
+    assert buffer.metrics() == {}
+
+
+def test_nothing_is_unused_where_every_row_is_alive() -> None:
+    buffer = RolloutBuffer(SPEC, 3, 4)
+    assert len(rollouts(buffer, np.ones((14, 3), np.bool_))) == 3
+    assert buffer.metrics() == {}
+
+
+def test_rows_that_are_cut_off_are_unused() -> None:
+    buffer = RolloutBuffer(SPEC, 2, 4)
+    rollouts(buffer, np.ones((3, 2), np.bool_))
+    buffer.cut(np.array([1]))
+    rollouts(buffer, np.ones((1, 2), np.bool_))
+    assert buffer.metrics() == {"unused": 3 / 8}
+
+
+def restored(kind: type[RolloutBuffer | SegmentBuffer], filled: list[int]) -> Any:
+    """A buffer of the state of one whose columns have so many of 3 rows, with two steps dropped."""
+
+    def make() -> Any:
+        return kind(SPEC, 2, 3, *([torch.Generator()] if kind is SegmentBuffer else []))  # type: ignore[call-arg]
+
+    buffer, other = make(), make()
+    for t in range(5):
+        buffer.add(step_of(t, 2), t < np.array([min(filled[0], 3) + 2 * (filled[0] > 3), filled[1]]))
+    tensors: dict[str, torch.Tensor] = {}
+    Unpacker(tensors).restore(other, pack(buffer, "buffer", tensors), "buffer")
+    return other
+
+
+def test_a_full_column_that_waits_is_restored() -> None:
+    other = restored(RolloutBuffer, [5, 1])
+    assert other.pending
+    other.add(step_of(5, 2), np.array([False, True]))
+    assert not list(other.batches())
+    other.add(step_of(6, 2), np.array([False, True]))
+    (rollout,) = other.batches()
+    assert rollout.action.tolist() == [[0, 1], [100, 501], [200, 601]]
+    assert other.metrics() == {"unused": 2 / 8}  # the counts are part of the state
+
+
+@pytest.mark.parametrize(("kind", "filled"), [(RolloutBuffer, [3, 3]), (SegmentBuffer, [3, 1])])
+def test_a_batch_that_is_due_is_no_state_between_steps(kind: type[RolloutBuffer], filled: list[int]) -> None:
+    with pytest.raises(UserError, match="counters that point outside"):
+        restored(kind, filled)
 
 
 @pytest.mark.parametrize("dead", [False, True])

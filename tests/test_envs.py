@@ -14,7 +14,7 @@ from gymnasium.wrappers import RecordEpisodeStatistics
 from numpy.random import SeedSequence
 from probes import ScriptedEnv, row, scripted_action, transitions
 
-from zoo.buffers import RolloutBuffer
+from zoo.buffers import RolloutBuffer, Transition
 from zoo.envs import Envs, episode_seed
 from zoo.errors import UserError
 from zoo.normalize import ObsNormalizer, RewardNormalizer
@@ -103,9 +103,9 @@ def test_returns_and_lengths_are_those_of_the_recorder(mode: AutoresetMode) -> N
             assert length == info["episode"]["l"]
 
 
-def test_the_native_cart_pole_crosses_no_episode() -> None:
-    vector = vectorize("CartPole-v1", 4, "native")
-    assert type(vector).__name__ == "CartPoleVectorEnv"
+def test_a_vector_environment_that_resets_in_a_step_of_its_own_crosses_no_episode() -> None:
+    vector = gym.make_vec("CartPole-v1", 4, vectorization_mode="vector_entry_point")
+    assert vector.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
     envs, rng = Envs(vector, SeedSequence(3)), np.random.default_rng(0)
     envs.reset()
     single = gym.make("CartPole-v1")
@@ -124,6 +124,27 @@ def test_the_native_cart_pole_crosses_no_episode() -> None:
             ends += terminated
     assert dead >= ends - 4 > 0
     envs.close()
+
+
+def test_native_cart_poles_are_those_of_sync_episode_for_episode() -> None:
+    native, sync = (Envs(vectorize("CartPole-v1", 4, vec), SeedSequence(3)) for vec in ("native", "sync"))
+    assert native.mode is AutoresetMode.DISABLED
+    assert native.spec.to_json() == sync.spec.to_json()
+    rng, lengths = np.random.default_rng(0), []
+    np.testing.assert_allclose(native.reset(), sync.reset(), rtol=0, atol=1e-7)
+    for t in range(1600):
+        upright = sync.obs[:, 2] + 0.3 * sync.obs[:, 3] > 0  # keeps the pole up until the time limit
+        action = np.where((t < 400) | (rng.random(4) < 0.01), rng.integers(2, size=4), upright)
+        one, other = (envs.step(action, np.zeros(4, np.float32)) for envs in (native, sync))
+        for name, mine, theirs in zip(Transition._fields, one.transition, other.transition, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5, err_msg=name)
+        assert one.alive.all()
+        assert one.episodes == other.episodes
+        lengths += [episode.length for episode in one.episodes]
+    assert len(lengths) > 40
+    assert max(lengths) == 500
+    native.close()
+    sync.close()
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
@@ -308,10 +329,11 @@ def test_fast_environments_are_the_same_task(env_id: str, vec: str) -> None:
         shape = bare.action_space.shape
         action = rng.uniform(-1, 1, (16, *shape)).astype(np.float32) if shape else rng.integers(2, size=16)
         t, alive, episodes, _ = envs.step(action)
-        starts.append(t.next_obs[~alive])
+        assert alive.all()  # no row is spent on a reset
+        starts.append(envs.obs[t.terminated | t.truncated])
         ended += episodes
         i = int(rng.integers(16))
-        if not alive[i] or (env_id in MUJOCO and np.abs(t.obs[i]).max() > 9.9):  # velocities are shown up to 10
+        if env_id in MUJOCO and np.abs(t.obs[i]).max() > 9.9:  # velocities are shown up to 10
             continue
         obs, reward, terminated = replay_in(bare, t.obs[i], envs.spec.decode_action(action)[i])
         np.testing.assert_allclose(t.next_obs[i], obs, rtol=1e-4, atol=1e-4)

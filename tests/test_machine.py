@@ -1,11 +1,16 @@
-"""How training uses the processor."""
+"""How training uses the machine."""
+
+import contextlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 import zoo
-from zoo.machine import flushes_subnormals, processor
+from zoo.machine import flushes_subnormals, processor, safe_path
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +53,21 @@ def test_bfloat16_rounds_the_factors_of_products_alone() -> None:
     assert error < 2**-8  # exact where the processor has no bfloat16
     assert torch.get_float32_matmul_precision() == "highest"
     assert ((a @ b) - exact).abs().max() / exact.abs().max() < 1e-6
+
+
+def first_on_the_path() -> str:
+    """Where a Python process that runs a command looks first."""
+    command = [sys.executable, "-c", "import sys; print(repr(sys.path[0]))"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("before", [None, "", "1"])
+def test_children_do_not_look_into_the_working_directory(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    assert first_on_the_path() == "''"  # the control: the working directory
+    if before is not None:
+        monkeypatch.setenv("PYTHONSAFEPATH", before)
+    with contextlib.suppress(KeyError), safe_path():
+        assert first_on_the_path() != "''"
+        raise KeyError
+    assert os.environ.get("PYTHONSAFEPATH") == before

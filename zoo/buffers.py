@@ -81,6 +81,9 @@ class Buffer(Protocol):
     def num_batches(self, total_steps: int) -> int:
         """How many there will be, roughly, in so many steps."""
 
+    def metrics(self) -> dict[str, float]:
+        """What happened since the last call, if it is worth a column."""
+
 
 def allocate(spec: Spec, *shape: int) -> Transition:
     """Zeroed arrays for transitions of `spec`, each with the leading `shape`."""
@@ -110,13 +113,14 @@ class _Columns:
     without gaps down each column and no algorithm ever needs a mask. What comes for a full column is dropped.
     """
 
-    saved: tuple[str, ...] = ("_rows", "_filled")
+    saved: tuple[str, ...] = ("_rows", "_filled", "_taken", "_unused")
 
     def __init__(self, spec: Spec, num_envs: int, num_steps: int) -> None:
         self.spec, self.num_steps = spec, num_steps
         self._rows = allocate(spec, num_steps, num_envs)
         self._tensors = map_fields(torch.from_numpy, self._rows)
         self._filled = np.zeros(num_envs, np.int64)
+        self._taken = self._unused = 0  # steps, and those of them that were dropped, since the last report
 
     def add(self, transition: Transition, alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
@@ -125,24 +129,38 @@ class _Columns:
         if np.count_nonzero(take & (self._filled == first)) == len(take):
             for rows, values in zip(self._rows, transition, strict=True):
                 rows[first] = values
+            self._taken += len(take)
         else:
             columns = np.flatnonzero(take)
             for rows, values in zip(self._rows, transition, strict=True):
                 rows[self._filled[columns], columns] = values[columns]
+            taken = int(np.count_nonzero(alive))
+            self._taken += taken
+            self._unused += taken - len(columns)
         self._filled += take
 
     def check_state(self) -> bool:
-        """Whether a restored state makes sense."""
-        inside = bool(((self._filled >= 0) & (self._filled < self.num_steps)).all())
-        return inside and exist(self._rows, self.spec)
+        """Whether a restored state makes sense: between steps, a full column may wait, but no batch is due."""
+        inside = bool(((self._filled >= 0) & (self._filled <= self.num_steps)).all()) and not self._due()
+        return inside and min(self._taken, self._unused) >= 0 and exist(self._rows, self.spec)
 
     def cut(self, columns: Array) -> None:
         """What comes next for these environments does not follow on what came before, which is dropped."""
+        self._unused += int(self._filled[columns].sum())
         self._filled[columns] = 0
 
     def num_batches(self, total_steps: int) -> int:
         """How many rollouts fill in so many steps."""
         return total_steps // self._rows.reward.size
+
+    def metrics(self) -> dict[str, float]:
+        """`unused`: how many steps were dropped since the last call, for each that was taken; none where none were."""
+        taken, unused, self._taken, self._unused = self._taken, self._unused, 0, 0
+        return {"unused": unused / max(taken, 1)} if unused else {}
+
+    def _due(self) -> bool:
+        """Whether there is something to learn from."""
+        raise NotImplementedError
 
 
 class RolloutBuffer(_Columns):
@@ -158,9 +176,12 @@ class RolloutBuffer(_Columns):
 
     def batches(self) -> Iterator[Transition]:
         """The rollout, (T, B, ...), once it is full; its memory is reused by the next."""
-        if not np.count_nonzero(self._filled < self.num_steps):
+        if self._due():
             self._filled[:] = 0
             yield self._tensors
+
+    def _due(self) -> bool:
+        return not np.count_nonzero(self._filled < self.num_steps)
 
 
 class SegmentBuffer(_Columns):
@@ -194,9 +215,9 @@ class SegmentBuffer(_Columns):
 
     def batches(self) -> Iterator[Transition]:
         """The full columns, (T, full, ...), and replayed segments, (T, B, ...)."""
-        full = self._filled == self.num_steps
-        if not full.any():
+        if not self._due():
             return
+        full = self._filled == self.num_steps
         self._filled[full] = 0
         self.pending = False
         columns = torch.from_numpy(np.flatnonzero(full))
@@ -208,6 +229,9 @@ class SegmentBuffer(_Columns):
     def num_batches(self, total_steps: int) -> int:
         """How many segments of all columns fill in so many steps, and the replayed ones."""
         return super().num_batches(total_steps) * (1 + self.replayed)
+
+    def _due(self) -> bool:
+        return bool((self._filled == self.num_steps).any())
 
 
 class ReplayConfig(Protocol):
@@ -445,6 +469,10 @@ class ReplayBuffer:
     def num_batches(self, total_steps: int) -> int:
         """How many samples are due in so many steps."""
         return max(total_steps - self.config.learning_starts, 0) // self.config.train_every * self.config.num_updates
+
+    def metrics(self) -> dict[str, float]:
+        """None: every step is kept until `capacity` newer ones have come."""
+        return {}
 
     def sample(self) -> Segment:
         """One sample, (n, N, ...), in memory that the next one reuses."""

@@ -75,7 +75,7 @@ class Envs:
         self.seeds = seeds
         self.spec = Spec(vector.single_observation_space, vector.single_action_space, scale_actions=scale_actions)
         self.num_envs = vector.num_envs
-        self.mode = AutoresetMode(vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self.mode = autoreset_mode(vector)
         self._advance = {
             AutoresetMode.DISABLED: self._advance_disabled,
             AutoresetMode.NEXT_STEP: self._advance_next_step,
@@ -277,6 +277,11 @@ class Envs:
             self._begin(~alive)
         self._alive = ~((terminated | truncated) & alive)
         return Outcome(obs, reward, terminated, truncated, alive, obs)
+
+
+def autoreset_mode(vector: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """When a vector environment resets what ended: gymnasium's default where it does not say."""
+    return AutoresetMode(vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
 
 
 def _is_finite(values: Array) -> bool:

@@ -89,7 +89,7 @@ class Learner:
                 f"{self.step:,}; a lower learning_rate, normalised rewards or a smaller max_grad_norm may help"
             )
         episodes = [Episode(*each) for each in self.episodes]  # of a checkpoint they come as lists
-        report = Report(self.step, episodes, means | self.source.metrics())
+        report = Report(self.step, episodes, means | self.source.metrics() | self.buffer.metrics())
         self.episodes, self.sums, self.counts = [], {}, {}
         return report
 

@@ -25,6 +25,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 from numpy.random import SeedSequence
 
 from zoo import checkpoint, registry
@@ -34,7 +35,7 @@ from zoo.algos.base import Algorithm, Buffer
 from zoo.checkpoint import EVERY, Keeper, Stopper, hold, interval
 from zoo.compile import compile_step
 from zoo.config import build
-from zoo.envs import Envs
+from zoo.envs import Envs, autoreset_mode
 from zoo.errors import UserError
 from zoo.files import open_folder
 from zoo.loop import Learner
@@ -309,8 +310,9 @@ def _remote(
     settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
 ) -> tuple[Algorithm, Remote, Buffer, Spec]:
     run = settings.run
-    vector = vectorize(env, 1)
+    vector = vectorize(env, 1, run.vec)
     spec = Spec(vector.single_observation_space, vector.single_action_space, scale_actions=run.scale_actions)
+    mode = autoreset_mode(vector)
     vector.close()
     algo = registry.make(settings.algorithm, spec, settings.config, make_stream, run.device)
     buffer = algo.make_buffer(spec, run.actors * run.num_envs)
@@ -321,6 +323,8 @@ def _remote(
         vec=run.vec,
         scale_actions=run.scale_actions,
         num_steps=buffer.num_steps,
+        # Each episode may end in a row that only resets.
+        max_rows=buffer.num_steps * (2 if mode is AutoresetMode.NEXT_STEP else 1),
         total_steps=run.total_steps,
         seeds=train_stream,
     )

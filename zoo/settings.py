@@ -13,8 +13,8 @@ Precision = Literal["float32", "bfloat16"]
 Engine = Literal["inline", "processes", "ray"]
 Compile = Literal["auto", "on", "off"]
 
-NATIVE = {"CartPole-v1"}  # ids whose own vector environment was shown to be the same task
-MANY = 16  # environments: with fewer, native code gains little, and loses the rows in which it only resets
+NATIVE = {"CartPole-v1"}  # ids whose own vector environment was shown to be the same, episode for episode
+MANY = 16  # environments: with fewer, native code gains little
 
 
 @config
@@ -119,7 +119,7 @@ def resolve(
 
 
 def _choose_vec(env_id: str, num_envs: int, vec: Vec) -> Vec:
-    """What auto stands for: native where that is known to be the same task and pays, sync everywhere else."""
+    """What auto stands for: native where that is known to be the same and pays, sync everywhere else."""
     if vec != "auto" or not env_id:
         return vec
     return "native" if env_id in NATIVE and num_envs >= MANY else "sync"

@@ -1,5 +1,6 @@
 """Making environments: ids, factories or objects become one vector environment that says where it fails."""
 
+import copy
 import re
 import signal
 import traceback
@@ -10,6 +11,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.utils import seeding
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -161,6 +164,43 @@ class Sync(VectorEnv[Any, Any, Any]):
         self.obs[i] = obs
 
 
+class CartPoles(CartPoleVectorEnv):
+    """gymnasium's CartPoles stepped as one array, reset only when asked; each starts as the single one of its seed."""
+
+    metadata = CartPoleVectorEnv.metadata | {"autoreset_mode": AutoresetMode.DISABLED}
+
+    def __init__(self, num_envs: int = 1, **kwargs: Any) -> None:
+        super().__init__(num_envs, **kwargs)
+        self.state: Any = np.zeros((4, num_envs))
+        self.never = np.zeros(num_envs, np.bool_)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        """Reset all, or those of options["reset_mask"], each with its own seed; all observations, (B, 4)."""
+        mask = (options or {}).get("reset_mask", ~self.never)
+        for i in np.flatnonzero(mask).tolist():
+            rng, _ = seeding.np_random(None if seed is None else seed[i])
+            self.state[:, i] = rng.uniform(self.low, self.high, 4)
+        self.steps[mask] = 0
+        return self.state.T.astype(np.float32), {}
+
+    def step(self, action: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Observations, rewards, terminated and truncated, (B, ...) each."""
+        taken = super().step(action)
+        self.prev_done = self.never  # which it would reset in its next step
+        return taken
+
+
+# Vector environments that reset themselves, by their entry points, and the same ones that do not.
+RESET_WHEN_ASKED = {"gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv": CartPoles}
+
+
+def _native(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+    """The id's own vector environment, which resets only when asked where that is known."""
+    spec = copy.deepcopy(gym.spec(env_id))
+    spec.vector_entry_point = RESET_WHEN_ASKED.get(str(spec.vector_entry_point), spec.vector_entry_point)
+    return gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+
+
 MUJOCO = {"HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"}
 POOLED = {"CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", *MUJOCO}
 
@@ -168,11 +208,12 @@ POOLED = {"CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-
 class Pool(VectorEnv[Any, Any, Any]):
     """envpool's environments as gymnasium's: with gymnasium's spaces, seeded by `reset`. (arXiv:2206.10558)
 
-    They reset themselves in the step after an episode's end. One that ends of itself in the very step at which its
-    time is up counts as truncated.
+    They have one seed, that of their first episodes, so each is reset in the very step that ends an episode: left
+    alone, it would spend the next one on it. One that ends of itself in the very step at which its time is up counts
+    as truncated.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(self, env_id: str, num_envs: int, **kwargs: Any) -> None:
         try:
@@ -200,9 +241,15 @@ class Pool(VectorEnv[Any, Any, Any]):
         return obs, {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Observations, rewards, terminated and truncated, (B, ...) each."""
+        """Observations, rewards, terminated and truncated, (B, ...) each; where one ended, final_obs has the last."""
         obs, rewards, terminated, truncated, _ = self.pool.step(actions.astype(self.dtype))
-        return obs, rewards, terminated, truncated, {}
+        ended = np.flatnonzero(terminated | truncated).astype(np.int32)
+        if not ended.size:
+            return obs, rewards, terminated, truncated, {}
+        first, infos = self.pool.reset(ended)
+        final, obs = obs, obs.copy()
+        obs[infos["env_id"]] = first
+        return obs, rewards, terminated, truncated, {"final_obs": final}
 
 
 class Borrowed(gym.Wrapper[Any, Any, Any, Any]):
@@ -226,7 +273,7 @@ def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> 
     if vec == "native":
         if not isinstance(env, str) or gym.spec(resolve_id(env)).vector_entry_point is None:
             raise UserError(f"{env} has no vector environment of its own; use --vec sync or --vec async")
-        return gym.make_vec(resolve_id(env), num_envs, vectorization_mode="vector_entry_point", **kwargs)
+        return _native(resolve_id(env), num_envs, **kwargs)
     if vec == "envpool":
         if not isinstance(env, str):
             raise UserError(f"envpool makes environments of ids, not of {env}; use --vec sync or --vec async")
