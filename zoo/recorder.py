@@ -5,7 +5,7 @@ import platform
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -40,9 +40,12 @@ class Result:
 
 
 class Recorder:
-    """Turns reports into rows, evaluates on the way, keeps the best agent, and writes the folder if there is one."""
+    """Turns reports into rows, evaluates on the way, keeps the best agent, and writes the folder if there is one.
 
-    saved = ("next_eval", "returns", "lengths", "best", "elapsed", "written")
+    A checkpoint may be taken during an evaluation: the row that waits for it belongs to the state.
+    """
+
+    saved = ("next_eval", "returns", "lengths", "best", "elapsed", "written", "row")
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Recorder:
         self.last = (0, started)
         self.elapsed = 0.0  # seconds, at the last checkpoint
         self.written = 0  # bytes of metrics, at the last checkpoint
+        self.row: Row | None = None  # not yet complete
         self.folder: Path | None = None
 
     def open(self, folder: Path, step: int | None = None) -> None:
@@ -90,8 +94,22 @@ class Recorder:
         """Note what a checkpoint that is taken now has to know."""
         self.elapsed, self.written = time.monotonic() - self.started, self.metrics.tell()
 
-    def record(self, report: Report) -> Row:
-        """The row of a report: step, seconds, steps per second, returns of the last episodes, losses, evaluation."""
+    def check_state(self) -> bool:
+        """Whether a restored state makes sense."""
+        row: Any = self.row
+        numbers = isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values())
+        return row is None or (numbers and {"step", "seconds"} <= set(row))
+
+    def rows(self, reports: Iterable[Report], on_step: Callable[[], None] = lambda: None) -> Iterator[Row]:
+        """A row for each report, after the one that a checkpoint left incomplete; `on_step` as for `evaluate`."""
+        if self.row is not None:
+            yield self._complete(self.row, on_step)
+        for report in reports:
+            self.row = self._begin(report)
+            yield self._complete(self.row, on_step)
+
+    def _begin(self, report: Report) -> Row:
+        """The row of a report: step, seconds, steps per second, returns of the last episodes, losses."""
         self.returns.extend(episode.episode_return for episode in report.episodes)
         self.lengths.extend(episode.length for episode in report.episodes)
         now = time.monotonic()
@@ -103,11 +121,15 @@ class Recorder:
         if self.returns:
             row["episode_return"] = float(np.mean(self.returns))
             row["episode_length"] = float(np.mean(self.lengths))
-        row |= report.metrics
-        if self.eval_every and report.step >= self.next_eval:
-            self.next_eval = report.step - report.step % self.eval_every + self.eval_every
-            row["eval_return"] = self._validate()
-        self.last = (report.step, time.monotonic())
+        return row | report.metrics
+
+    def _complete(self, row: Row, on_step: Callable[[], None]) -> Row:
+        """Add the evaluation, if one is due, and write the row."""
+        step = int(row["step"])
+        if self.eval_every and step >= self.next_eval:
+            row["eval_return"] = self._validate(on_step)
+            self.next_eval = step - step % self.eval_every + self.eval_every
+        self.last, self.row = (step, time.monotonic()), None
         if self.folder is not None:
             with _storage(self.folder):
                 self.metrics.write(json.dumps(row) + "\n")
@@ -124,10 +146,15 @@ class Recorder:
             self.tensorboard = None
             warnings.warn(f"no TensorBoard events from step {row['step']:,} on: {error}", stacklevel=2)
 
-    def _validate(self) -> float:
+    def _validate(self, on_step: Callable[[], None]) -> float:
         run = self.settings.run
         checked = evaluate(
-            self.agent, self.eval_env, episodes=run.validation_episodes, seed=self.validation, threads=run.threads
+            self.agent,
+            self.eval_env,
+            episodes=run.validation_episodes,
+            seed=self.validation,
+            threads=run.threads,
+            on_step=on_step,
         )
         mean = checked.mean
         if self.best is None or mean > self.best:
@@ -140,12 +167,14 @@ class Recorder:
             with _storage(self.folder):
                 self.agent.save(self.folder / name)
 
-    def finish(self) -> Result:
-        """Evaluate and save the final agent."""
+    def finish(self, on_step: Callable[[], None] = lambda: None) -> Result:
+        """Evaluate and save the final agent; `on_step` as for `evaluate`."""
         seconds = time.monotonic() - self.started
         run, evaluation = self.settings.run, None
         if run.eval_episodes:
-            evaluation = evaluate(self.agent, self.eval_env, episodes=run.eval_episodes, threads=run.threads)
+            evaluation = evaluate(
+                self.agent, self.eval_env, episodes=run.eval_episodes, threads=run.threads, on_step=on_step
+            )
         self._save("final")
         if self.best is None:
             self._save("best")

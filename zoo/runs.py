@@ -205,17 +205,18 @@ def run(
                     warnings.warn(line, stacklevel=2)
             recorder.open(out, learner.step if resumed else None)
             stack.callback(recorder.close)
-        _train(learner, recorder, stopper, on_row)
-        return recorder.finish()
+        return _train(learner, recorder, stopper, on_row)
 
 
-def _train(learner: Learner, recorder: Recorder, stopper: Stopper, on_row: Callable[[Row], None]) -> None:
+def _train(learner: Learner, recorder: Recorder, stopper: Stopper, on_row: Callable[[Row], None]) -> Result:
     settings = recorder.settings
     steps, every = settings.run.total_steps, log_every(settings)
     try:
-        for report in learner.reports(total_steps=steps, log_every=every, on_step=stopper.on_step):
-            on_row(recorder.record(report))
+        reports = learner.reports(total_steps=steps, log_every=every, on_step=stopper.on_step)
+        for row in recorder.rows(reports, stopper.on_step):
+            on_row(row)
         stopper.save()
+        return recorder.finish(stopper.on_step)
     except BaseException:
         recorder.rescue()
         raise
