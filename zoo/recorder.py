@@ -97,8 +97,10 @@ class Recorder:
     def check_state(self) -> bool:
         """Whether a restored state makes sense."""
         row: Any = self.row
-        numbers = isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values())
-        return row is None or (numbers and {"step", "seconds"} <= set(row))
+        if not isinstance(row, dict):
+            return row is None
+        numbers = all(type(value) is (int if key == "step" else float) for key, value in row.items())
+        return numbers and 0 < row.get("step", 0) < 2**53 and row.get("seconds", 0) > 0
 
     def rows(self, reports: Iterable[Report], on_step: Callable[[], None] = lambda: None) -> Iterator[Row]:
         """A row for each report, after the one that a checkpoint left incomplete; `on_step` as for `evaluate`."""

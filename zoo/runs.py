@@ -7,6 +7,7 @@ final/, best/    agents (safetensors and JSON): at the end, and at the best eval
 last/            the agent of a run that was interrupted or failed
 checkpoints/     all of the run's state, to go on from
 evaluation.json  returns of the fixed-seed evaluation episodes
+notes.txt        when standard output went away, if it did
 """
 
 import copy
