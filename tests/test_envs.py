@@ -446,7 +446,6 @@ def test_a_new_episode_that_begins_with_nan_is_refused(mode: AutoresetMode) -> N
             return super().observe() * (np.nan if self.episode == 1 and self.time == 0 else 1)
 
     envs = Envs(SyncVectorEnv([Souring], autoreset_mode=mode), SeedSequence(3))
-    envs.reset()
     with pytest.raises(EnvError, match=r"step 0 of .* seed \d+.*: the observation is NaN"):
         drive(envs, 20)
     envs.close()
