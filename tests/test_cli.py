@@ -452,3 +452,26 @@ def modules_after(statement: str) -> list[str]:
     program = "\n".join([*lines, "print('\\n', *sys.modules)"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     return str(done.stdout).splitlines()[-1].split()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "a2c", "--env", "Cart\udcffPole"],
+        ["run", "a2c", "--env", "CartPole", "--out", "\udcff"],
+        ["run", "--resume", "\udcff"],
+        ["eval", "\udcff"],
+    ],
+)
+def test_a_name_that_is_not_utf8_costs_one_line(arguments: list[str], workplace: Path) -> None:
+    done = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C.UTF-8"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"zoo: the argument '.*\\udcff.*' is not UTF-8; choose another name\n", done.stderr)
+    assert not list(workplace.iterdir())
+
+
+def test_standard_output_takes_any_text(workplace: Path) -> None:
+    """As an environment of a stranger's run may be called."""
+    program = "import sys; from zoo.cli.output import standard_streams\nwith standard_streams(): print('\\ud800')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("\\ud800\n", "")

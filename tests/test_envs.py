@@ -1,7 +1,12 @@
 """Environments: the same transitions out of every autoreset mode, one seed for each episode, one place for bounds."""
 
+import contextlib
 import itertools
+import re
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,17 +14,21 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
+from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import RecordEpisodeStatistics
 from numpy.random import SeedSequence
 from probes import ScriptedEnv, row, scripted_action, transitions
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from zoo.buffers import RolloutBuffer, Transition
 from zoo.envs import Envs, episode_seed
-from zoo.errors import UserError
+from zoo.errors import EnvError, UserError
 from zoo.normalize import ObsNormalizer, RewardNormalizer
 from zoo.settings import resolve
-from zoo.vector import MUJOCO, POOLED, make_env, resolve_id, vectorize
+from zoo.spec import Spec
+from zoo.vector import MUJOCO, POOLED, SIGNALS, make_env, resolve_id, vectorize
 
 STEPS = 40
 NUM_ENVS = 3
@@ -202,7 +211,7 @@ def test_box_actions_are_scaled_and_clipped_in_one_place_and_stored_raw() -> Non
     envs.close()
 
 
-def test_statistics_are_those_of_all_observations_and_whiten_the_final_one_too() -> None:
+def test_statistics_are_those_of_all_that_is_acted_on_and_whiten_the_final_observation_too() -> None:
     plain, whitened = (SyncVectorEnv([ScriptedEnv], autoreset_mode=AutoresetMode.DISABLED) for _ in range(2))
     normalizer = ObsNormalizer(plain.single_observation_space)
     raw, envs = Envs(plain, SeedSequence(0)), Envs(whitened, SeedSequence(0), obs_normalizer=normalizer)
@@ -211,12 +220,309 @@ def test_statistics_are_those_of_all_observations_and_whiten_the_final_one_too()
     for _ in range(20):
         action = scripted_action(raw.obs)
         expected = raw.step(action, np.zeros(1, np.float32)).transition
+        before = normalizer(expected.next_obs)
         found = envs.step(action, np.zeros(1, np.float32)).transition
         seen.append(raw.obs)
-        np.testing.assert_allclose(found.next_obs, normalizer(expected.next_obs), atol=1e-6)
+        ended = expected.terminated | expected.truncated
+        np.testing.assert_allclose(found.next_obs, before if ended else normalizer(expected.next_obs), atol=1e-6)
         rows = np.concatenate(seen).astype(np.float64)
         np.testing.assert_allclose(normalizer.mean.numpy(), rows.mean(0), rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(normalizer.var.numpy(), rows.var(0), rtol=1e-2, atol=1e-2)
+
+
+def whitened(mode: AutoresetMode, copies: int) -> Envs:
+    vector = SyncVectorEnv([partial(ScriptedEnv, copy) for copy in range(copies)], autoreset_mode=mode)
+    moments = ObsNormalizer(vector.single_observation_space), RewardNormalizer(copies, 0.9)
+    return Envs(vector, SeedSequence(0), obs_normalizer=moments[0], reward_normalizer=moments[1])
+
+
+def by_time(copy: int, t: int) -> int:
+    """An action that does not depend on how observations are whitened."""
+    return (copy + t) % 3
+
+
+def drive(envs: Envs, steps: int) -> list[list[tuple[Any, ...]]]:
+    """The first `steps` transitions of each environment, as they are stored, none of them a mere reset."""
+    envs.reset()
+    columns: list[list[tuple[Any, ...]]] = [[] for _ in range(envs.num_envs)]
+    while min(map(len, columns)) < steps:
+        action = np.array([by_time(copy, len(column)) for copy, column in enumerate(columns)])
+        t, alive, *_ = envs.step(action)
+        for i in np.flatnonzero(alive):
+            columns[i].append(tuple(np.asarray(field[i]).tolist() for field in t[:6]))
+    return [column[:steps] for column in columns]
+
+
+def test_one_environment_is_whitened_alike_in_every_mode() -> None:
+    """To the bit: transitions and statistics, after each step."""
+    found = {}
+    for mode in AutoresetMode:
+        envs = whitened(mode, 1)
+        found[mode] = drive(envs, STEPS)
+        found[mode] += [[tuple(getattr(envs.obs_normalizer, name).tolist()) for name in ("mean", "var")]]
+        found[mode] += [[float(envs.reward_normalizer.var)]]  # type: ignore[union-attr]
+        assert sum(t[4] or t[5] for t in found[mode][0]) > STEPS // 4
+        envs.close()
+    assert found[AutoresetMode.DISABLED] == found[AutoresetMode.SAME_STEP] == found[AutoresetMode.NEXT_STEP]
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_statistics_take_in_what_is_acted_on_once_each(mode: AutoresetMode, copies: int) -> None:
+    """The rows that bare environments, without a vector environment, let one act on; never a final observation."""
+    envs, rows, final = whitened(mode, copies), [], []
+    envs.reset()
+    taken = np.zeros(copies, np.int64)
+    for _ in range(STEPS):
+        action = np.array([by_time(copy, int(t)) for copy, t in enumerate(taken)])
+        taken += envs.step(action).alive
+    for copy, count in enumerate(taken):
+        env = ScriptedEnv(copy)
+        obs, _ = env.reset()
+        for t in range(count):
+            rows.append(obs)
+            obs, _, terminated, truncated, _ = env.step(by_time(copy, t))
+            if terminated or truncated:
+                final.append(obs)
+                obs, _ = env.reset()
+        if envs._alive[copy]:  # else its next episode has not begun
+            rows.append(obs)
+    assert_moments(envs, np.array(rows))
+    with pytest.raises(AssertionError):  # the control: final observations counted as well
+        assert_moments(envs, np.array(rows + final))
+    envs.close()
+
+
+def assert_moments(envs: Envs, rows: Any) -> None:
+    normalizer = envs.obs_normalizer
+    assert normalizer is not None
+    assert float(normalizer.count) == pytest.approx(len(rows) + 1e-4)
+    np.testing.assert_allclose(normalizer.mean.numpy(), rows.mean(0, dtype=np.float64), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(normalizer.var.numpy(), rows.var(0, dtype=np.float64), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.DISABLED, AutoresetMode.SAME_STEP])
+def test_statistics_are_those_of_stable_baselines(mode: AutoresetMode) -> None:
+    envs = whitened(mode, NUM_ENVS)
+    theirs = VecNormalize(DummyVecEnv([partial(ScriptedEnv, copy) for copy in range(NUM_ENVS)]), gamma=0.9)
+    envs.reset()
+    theirs.reset()
+    for t in range(STEPS):
+        action = np.array([by_time(copy, t) for copy in range(NUM_ENVS)])
+        envs.step(action)
+        theirs.step(action)
+        for ours, other in ((envs.obs_normalizer, theirs.obs_rms), (envs.reward_normalizer, theirs.ret_rms)):
+            assert ours is not None
+            np.testing.assert_allclose(ours.mean.numpy(), other.mean, rtol=1e-6, atol=1e-6)  # they add in float32
+            np.testing.assert_allclose(ours.var.numpy(), other.var, rtol=1e-6, atol=1e-6)
+    envs.close()
+    theirs.close()
+
+
+class Scribbler(gym.Env[Any, Any]):
+    """Overwrites the action that it was given, after it moved by it."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def __init__(self, action_space: spaces.Space[Any]) -> None:
+        self.action_space = action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.place = np.zeros(2, np.float32)
+        return self.place, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.place = self.place + action
+        action[:] = 1
+        return self.place, float(action.sum()), False, False, {}
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-2, 2, (2,), np.float32), spaces.MultiDiscrete([3, 3])])
+def test_an_environment_may_write_into_its_action(space: spaces.Space[Any]) -> None:
+    made: Callable[[], Envs] = lambda: Envs(vectorize(partial(Scribbler, space), 2), SeedSequence(0))  # noqa: E731
+    envs, rng = made(), np.random.default_rng(0)
+    given = [rng.integers(3, size=(2, 2)).astype(space.dtype) for _ in range(5)]
+    envs.reset()
+    for action in given:
+        transition = envs.step(action).transition
+        np.testing.assert_array_equal(transition.action, action)
+    kept = [envs.spec.decode_action(action) for action in given]
+    np.testing.assert_array_equal(envs.actions, kept)
+    again = made()
+    again.reset()
+    again.obs, again.lengths, again.actions = envs.obs, envs.lengths, envs.actions
+    assert not len(again.replay())
+    np.testing.assert_array_equal(again.actions, kept)  # a replay is an occasion to write, too
+    envs.close()
+    again.close()
+
+
+class Observing(gym.Env[Any, Any]):
+    """Observes what it was made with: at its reset, then in each step."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, space: spaces.Space[Any], first: Any, then: Any, reward: Any = 1.0) -> None:
+        self.observation_space, self.first, self.then, self.reward = space, first, then, reward
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.first, {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        return self.then, self.reward, False, False, {}
+
+
+IMAGE = spaces.Box(0, 255, (4, 4, 1), np.uint8)
+FLOATS, DOUBLES = (spaces.Box(-np.inf, np.inf, (2,), dtype) for dtype in (np.float32, np.float64))
+INTS, FOUR, FROM_TWO = spaces.Box(0, 9, (2,), np.int64), spaces.Discrete(4), spaces.Discrete(4, start=2)
+REFUSED: dict[str, tuple[spaces.Space[Any], Any, str]] = {
+    "an image of large integers": (IMAGE, np.full((4, 4, 1), 300), "holds 300, which no uint8 of"),
+    "an image of negative integers": (IMAGE, np.full((4, 4, 1), -1), "holds -1, which no uint8 of"),
+    "an image of floats": (IMAGE, np.full((4, 4, 1), 0.5), "is of float64; its space is of uint8"),
+    "floats for integers": (INTS, np.array([1.0, 2.5]), "is of float64; its space is of int64"),
+    "texts": (FLOATS, np.array(["a", "b"]), "is of <U1; its space is of float32"),
+    "complex numbers": (FLOATS, np.array([1j, 1]), "is of complex128; its space is of float32"),
+    "nothing": (FLOATS, [None, None], "is of object; its space is of float32"),
+    "a ragged list": (FLOATS, [[1.0], [1.0, 2.0]], "is no array of one shape"),
+    "a float beyond float32": (FLOATS, np.array([0, 1e300]), r"holds 1e\+300, which no float32"),
+    "a double beyond float32": (DOUBLES, np.array([0, -1e300]), r"as float32: \[ 0.e\+000 -1.e\+300\]"),
+    "NaN": (FLOATS, np.array([np.nan, 0], np.float32), r"NaN or infinite as float32: \[nan  0.\]"),
+    "a count beyond its number": (FOUR, 4, r"outside of Discrete\(4\): 4"),
+    "a negative count": (FOUR, -1, r"outside of Discrete\(4\): -1"),
+    "a count before its start": (FROM_TWO, np.int64(1), r"outside of Discrete\(4, start=2\): 1"),
+    "a fraction of a count": (FOUR, 1.5, "is of float64; its space is of int64"),
+    "a count without end": (FOUR, 2**70, "is of object; its space is of int64"),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("vec", ["sync", "async"])
+@pytest.mark.parametrize("when", ["reset", "step"])
+@pytest.mark.parametrize("case", REFUSED)
+def test_an_observation_that_its_space_does_not_hold_is_refused(case: str, when: str, vec: str) -> None:
+    space, wrong, message = REFUSED[case]
+    good = np.full(space.shape or (), 2, space.dtype)
+    make = partial(Observing, space, wrong if when == "reset" else good, wrong)
+    normalizer = ObsNormalizer(space) if space in (FLOATS, DOUBLES) else None
+    envs = Envs(vectorize(make, 2, vec), SeedSequence(3), obs_normalizer=normalizer)
+    if when == "step":
+        envs.reset()
+    statistics = None if normalizer is None else normalizer.mean.clone()
+    with pytest.raises(EnvError, match=message) as raised:
+        envs.reset() if when == "reset" else envs.step(np.zeros(2, np.int64))
+    found = re.match(r"environment (\d),? .*step (\d) of the episode with seed (\d+)[,:]", str(raised.value))
+    assert found is not None
+    index, step, seed = map(int, found.groups())  # of two that fail in processes of their own, either is heard first
+    assert (step, seed) == (int(when == "step"), episode_seed(SeedSequence(3), index))
+    assert normalizer is None or torch.equal(normalizer.mean, statistics)
+    envs.close()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("space", "given", "expected"),
+    [
+        (FLOATS, np.array([1.5, 1e-300]), [1.5, 0.0]),
+        (FLOATS, [1, 2], [1.0, 2.0]),
+        (DOUBLES, np.array([1, 2], np.float16), [1.0, 2.0]),
+        (INTS, np.array([1, 9], np.int8), [1, 9]),
+        (FOUR, 3, 3),
+        (FOUR, np.uint8(3), 3),
+        (FOUR, True, 1),
+        (FROM_TWO, 5, 3),
+        (IMAGE, np.full((4, 4, 1), 255), [[[255]] * 4] * 4),
+    ],
+)
+@pytest.mark.parametrize("vec", ["sync", "async"])
+def test_a_cast_that_keeps_the_values_is_fine(space: spaces.Space[Any], given: Any, expected: Any, vec: str) -> None:
+    envs = Envs(vectorize(partial(Observing, space, given, given), 1, vec), SeedSequence(0))
+    assert envs.reset()[0].tolist() == expected
+    t = envs.step(np.zeros(1, np.int64)).transition
+    assert t.next_obs[0].tolist() == expected
+    assert t.next_obs.dtype == envs.spec.obs_dtype
+    envs.close()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("reward", [np.nan, -np.inf, 1e300, -3.5e38])
+def test_a_reward_beyond_float32_is_refused(reward: float) -> None:
+    make = partial(Observing, FLOATS, np.zeros(2, np.float32), np.zeros(2, np.float32), reward)
+    normalizer = RewardNormalizer(1, 0.9)
+    envs = Envs(vectorize(make, 1), SeedSequence(3), reward_normalizer=normalizer)
+    envs.reset()
+    seed = episode_seed(SeedSequence(3), 0)
+    where = f"environment 0, step 1 of the episode with seed {seed}, given action 1: the reward is NaN or infinite as"
+    with pytest.raises(EnvError, match=where):
+        envs.step(np.ones(1, np.int64))
+    assert (float(normalizer.mean), float(normalizer.var)) == (0, 1)
+    envs.close()
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_a_new_episode_that_begins_with_nan_is_refused(mode: AutoresetMode) -> None:
+    class Souring(ScriptedEnv):
+        def observe(self) -> Any:
+            return super().observe() * (np.nan if self.episode == 1 and self.time == 0 else 1)
+
+    envs = Envs(SyncVectorEnv([Souring], autoreset_mode=mode), SeedSequence(3))
+    with pytest.raises(EnvError, match=r"step 0 of .* seed \d+.*: the observation is NaN"):
+        drive(envs, 20)
+    envs.close()
+
+
+@pytest.mark.parametrize("when", ["made", "reset", "step"])
+@pytest.mark.parametrize("vec", ["sync", "async"])
+def test_an_environment_that_exits_ends_the_run_in_one_line(when: str, vec: str) -> None:
+    class Exiting(Observing):
+        def __init__(self) -> None:
+            super().__init__(FOUR, 0, 0)
+            if when == "made":
+                sys.exit(7)
+
+        def reset(self, **kwargs: Any) -> Any:
+            return sys.exit(7) if when == "reset" else super().reset(**kwargs)
+
+        def step(self, action: Any) -> Any:
+            return sys.exit(7)
+
+    def use() -> None:
+        with contextlib.closing(Envs(vectorize(Exiting, 2, vec), SeedSequence(0))) as envs:
+            drive(envs, 1)
+
+    with pytest.raises(EnvError, match=r"environment \d failed .*: it called sys.exit\(7\)$"):
+        use()
+
+
+def test_actions_without_a_dimension_are_refused() -> None:
+    with pytest.raises(UserError, match=r"action space Box\(.*\(0,\), float32\) has no dimension"):
+        Spec(FLOATS, spaces.Box(-1, 1, (0,), np.float32))
+
+
+def test_making_processes_leaves_the_signals_of_this_one_alone() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    envs = Envs(vectorize("CartPole-v1", 2, "async"), SeedSequence(0))
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    envs.close()
+
+
+def test_processes_that_nobody_closed_end_with_the_program() -> None:
+    """They ignore the signal by which multiprocessing would end them, and would be waited for."""
+    program = """
+import numpy as np
+from numpy.random import SeedSequence
+from zoo.envs import Envs
+from zoo.vector import vectorize
+kept = Envs(vectorize("CartPole-v1", 2, "async"), SeedSequence(0))
+kept.reset()
+import builtins
+builtins.kept = kept
+"""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+    assert time.monotonic() - began < 60
 
 
 def test_rewards_are_scaled_for_learning_and_reported_raw() -> None:

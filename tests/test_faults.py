@@ -6,6 +6,8 @@ Run by `pytest -m faults`, which counts the faults that were injected and surviv
 import contextlib
 import json
 import os
+import pty
+import re
 import resource
 import shutil
 import signal
@@ -14,7 +16,7 @@ import sys
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from tally import Tally
 from test_checkpoint import ENTRIES, OPTIONS, StopError, assert_same_end, rows_of, train
 
 import zoo
-from zoo import envs, runs
+from zoo import envs, recorder, runs
 from zoo.checkpoint import FOLDER, MANIFEST
 from zoo.errors import DivergedError, EnvError, Interrupted, RunError, StorageError
 from zoo.events import Events
@@ -121,7 +123,7 @@ def test_a_kill_while_a_checkpoint_is_written(
 
 
 class Flawed(gym.Env[Any, Any]):
-    """Does what its name says in step 30 of its second episode, the first time; never again once `mark` exists."""
+    """Does what its name says in step 30 of its second episode, or at the third's reset, once: then `mark` exists."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = spaces.Discrete(2)
@@ -132,9 +134,18 @@ class Flawed(gym.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.episodes, self.count = self.episodes + 1, 0
-        if self.flaw == "raises in reset" and self.episodes == 3 and self.fails_now():
-            raise OSError("the simulator is gone")
-        return np.zeros(2, np.float32), {}
+        obs: Any = np.zeros(2, np.float32)
+        if self.flaw in AT_RESET and self.episodes == 3 and self.fails_now():
+            match self.flaw:
+                case "raises in reset":
+                    raise OSError("the simulator is gone")
+                case "exits in reset":
+                    sys.exit(1)
+                case "begins with NaN":
+                    obs[0] = np.nan
+                case "begins beyond float32":
+                    obs = np.array([1e300, 0])
+        return obs, {}
 
     def fails_now(self) -> bool:
         try:
@@ -147,7 +158,7 @@ class Flawed(gym.Env[Any, Any]):
         self.count += 1
         obs: Any = np.array([self.count, float(action)], np.float32)
         reward: Any = 1.0
-        if self.episodes == 2 and self.count == 30 and self.flaw != "raises in reset" and self.fails_now():
+        if self.episodes == 2 and self.count == 30 and self.flaw not in AT_RESET and self.fails_now():
             match self.flaw:
                 case "raises in step":
                     raise ZeroDivisionError("no ground below")
@@ -157,6 +168,12 @@ class Flawed(gym.Env[Any, Any]):
                     obs[1] = np.nan
                 case "rewards infinity":
                     reward = np.inf
+                case "observes beyond float32":
+                    obs = np.array([1e300, 0])
+                case "rewards beyond float32":
+                    reward = 1e300
+                case "exits":
+                    sys.exit("enough")
                 case "has another shape":
                     obs = np.zeros(3, np.float32)
                 case "has another kind":
@@ -178,14 +195,22 @@ class TwoArgumentsError(Exception):
 
 
 HERE = r"environment \d failed in step 30 of the episode with seed \d+, given action [01]"
+AT_RESET = {"raises in reset", "exits in reset", "begins with NaN", "begins beyond float32"}
+FOUND = r"environment \d, step 30 of the episode with seed \d+, given action [01]"
 FLAWS = {
     "raises in step": rf"{HERE}: ZeroDivisionError: no ground below\n(.*\n)+.*no ground below",
     "raises what cannot be sent": rf"{HERE}: TwoArgumentsError: no ground",
     "raises in reset": r"environment \d failed in step 0 of the episode with seed \d+, in reset: OSError: the sim",
-    "observes NaN": r"environment \d, step 30 of its episode, given action [01]: the observation is NaN",
-    "rewards infinity": r"environment \d, step 30 of its episode, given action [01]: the reward is NaN or inf",
+    "exits": rf"{HERE}: it called sys.exit\('enough'\)$",
+    "exits in reset": r"environment \d failed in step 0 of .* seed \d+, in reset: it called sys.exit\(1\)$",
+    "begins with NaN": r"environment \d, step 0 of the episode with seed \d+: the observation is NaN or infinite",
+    "begins beyond float32": r"step 0 of the episode with seed \d+, its observation holds 1e\+300, which no float32",
+    "observes NaN": rf"{FOUND}: the observation is NaN",
+    "observes beyond float32": r"step 30 of the episode with seed \d+, its observation holds 1e\+300, which no float32",
+    "rewards infinity": rf"{FOUND}: the reward is NaN or inf",
+    "rewards beyond float32": rf"{FOUND}: the reward is NaN or infinite as float32: 1e\+300",
     "has another shape": r"its observation has shape \(3,\); its space says \(2,\)",
-    "has another kind": r"the environments failed in step: .*",
+    "has another kind": r"in step 30 of the episode with seed \d+, its observation is of <U1; its space is of float32",
     "rewards a text": r"the environments failed in step: ValueError: could not convert string to float: 'much'",
     "hangs": r"no answer from the environments' processes within 2 seconds",
     "dies": r"the process of environment \d died",
@@ -332,10 +357,11 @@ COMMAND = [sys.executable, "-c", "from zoo.cli import main; main()", "run", "a2c
 
 
 @contextlib.contextmanager
-def command(folder: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
-    """A run as users start it, once it is under way."""
-    arguments = [*COMMAND, "--total-steps", "100000000", "--log-every", "1000", "--out", str(folder), *flags]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def command(folder: Path, *flags: str, under: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+    """A run as users start it, in a process group of its own, once it is under way."""
+    arguments = [*under, *COMMAND, "--total-steps", "100000000", "--log-every", "1000", "--out", str(folder), *flags]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(arguments, **pipes, text=True, start_new_session=True)
     metrics = folder / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
@@ -347,16 +373,19 @@ def command(folder: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
 @pytest.mark.parametrize("vec", ["sync", "async"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_ends_a_run_in_good_order(
     number: signal.Signals, code: int, vec: str, tmp_path: Path, tally: Tally
 ) -> None:
     with tally.fault(), command(tmp_path / "run", "--vec", vec, "--num-envs", "2", "--compile", "off") as process:
         children = psutil.Process(process.pid).children(recursive=True)
         began = time.monotonic()
-        for each in [psutil.Process(process.pid), *children]:  # as a terminal does, to all of them
-            each.send_signal(number if each.pid == process.pid else signal.SIGINT)
+        for _ in range(3 if number == signal.SIGHUP else 1):  # the shell of a closed terminal repeats it
+            os.killpg(process.pid, number)  # to all of them
         errors = process.communicate(timeout=30)[1]
         assert time.monotonic() - began < 10
         assert process.returncode == code
@@ -364,6 +393,169 @@ def test_a_signal_ends_a_run_in_good_order(
         assert "Traceback" not in errors
         assert json.loads((tmp_path / "run" / FOLDER / MANIFEST).read_text())["checkpoints"]
         assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+class Slow(gym.Wrapper[Any, Any, Any, Any]):
+    """Ten times as slow as anybody waits, which `mark` says."""
+
+    def __init__(self, env: gym.Env[Any, Any], mark: Path) -> None:
+        super().__init__(env)
+        self.mark = mark
+
+    def step(self, action: Any) -> Any:
+        self.mark.touch()
+        time.sleep(0.1)
+        return self.env.step(action)
+
+
+def interrupted(folder: Path, when: str, number: signal.Signals, **changes: Any) -> int:
+    """The exit code of a run whose process group is sent a signal during its evaluation on the way, or at the end."""
+    original, mark = recorder.evaluate, folder.with_name("evaluates")
+
+    def evaluate(agent: Any, env: Any, *, episodes: int, **given: Any) -> Any:
+        make = (lambda: Slow(gym.make(env), mark)) if (episodes == 2) == (when == "validation") else env
+        return original(agent, make, episodes=episodes, **given)
+
+    def work() -> None:
+        os.setsid()
+        recorder.evaluate = evaluate  # of this process alone
+        train(folder, "a2c", every=1000, eval_episodes=20, **changes)
+
+    pid = in_child(work)
+    deadline = time.monotonic() + 60
+    while not mark.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    children = psutil.Process(pid).children()
+    began = time.monotonic()
+    os.killpg(pid, number)
+    code = exit_code(pid)
+    assert time.monotonic() - began < 10
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    mark.unlink()
+    return code
+
+
+@pytest.mark.parametrize("vec", ["sync", "async"])
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize("when", ["validation", "final evaluation"])
+def test_a_signal_during_an_evaluation_is_heard(
+    when: str, number: signal.Signals, code: int, vec: str, tmp_path: Path, tally: Tally
+) -> None:
+    """Resumed, the run ends as one that was left alone, with the same rows and the same figure."""
+    train(tmp_path / "whole", "a2c", every=1000, eval_episodes=20)
+    with tally.fault():
+        assert interrupted(tmp_path / "run", when, number, vec=vec) == code
+        before = rows_of(tmp_path / "run")
+        assert before == rows_of(tmp_path / "whole")[: 3 if when == "validation" else None]  # the fourth is due
+        assert (tmp_path / "run" / "last").exists()
+        finish(tmp_path / "run")
+        assert_same_end(tmp_path / "whole", tmp_path / "run")
+        figures = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "run")]
+        assert figures[0]["returns"] == figures[1]["returns"]
+
+
+def test_a_hangup_that_was_ignored_from_the_start_stays_ignored(tmp_path: Path, tally: Tally) -> None:
+    """As under nohup; the control is SIGTERM."""
+    with tally.fault(), command(tmp_path / "run", "--compile", "off", under=["nohup"]) as process:
+        os.killpg(process.pid, signal.SIGHUP)
+        size = (tmp_path / "run" / "metrics.jsonl").stat().st_size
+        deadline = time.monotonic() + 60
+        while (tmp_path / "run" / "metrics.jsonl").stat().st_size < 2 * size and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.poll() is None
+        assert (tmp_path / "run" / "metrics.jsonl").stat().st_size >= 2 * size
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert process.returncode == 143
+
+
+FINITE = [*COMMAND, "--total-steps", "3000", "--log-every", "100", "--eval-every", "0", "--eval-episodes", "2"]
+
+
+@contextlib.contextmanager
+def broken_pipe() -> Iterator[int]:
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+@contextlib.contextmanager
+def closed_terminal() -> Iterator[int]:
+    main, other = pty.openpty()
+    os.close(main)
+    yield other
+    os.close(other)
+
+
+@contextlib.contextmanager
+def full_device() -> Iterator[int]:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+NOWHERE = {
+    "a broken pipe": (broken_pipe, r"cannot be written \(\[Errno 32\] Broken pipe\)"),
+    "a full device": (full_device, r"cannot be written \(\[Errno 28\] No space left on device\)"),
+    "a closed terminal": (closed_terminal, r"cannot be written \(\[Errno 5\] Input/output error\)"),
+}
+
+
+def noted(folder: Path, why: str) -> None:
+    """The run is over, and its folder says once why nobody saw it."""
+    assert rows_of(folder)[-1]["step"] >= 3000
+    assert (folder / "evaluation.json").exists()
+    lines = (folder / "notes.txt").read_text().splitlines()
+    assert [bool(re.search(rf"\d, step [\d,]+: standard output {why}; the run goes on$", line)) for line in lines] == [
+        True
+    ]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("how", NOWHERE)
+def test_standard_output_that_goes_away_does_not_end_a_training(
+    how: str, quiet: bool, tmp_path: Path, tally: Tally
+) -> None:
+    make, why = NOWHERE[how]
+    arguments = [*FINITE, "--compile", "off", "--out", str(tmp_path / "run"), *(["--quiet"] if quiet else [])]
+    with tally.fault(), make() as descriptor:
+        done = subprocess.run(arguments, stdout=descriptor, stderr=subprocess.PIPE, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")
+        if quiet:
+            assert "at the end: standard output" in (tmp_path / "run" / "notes.txt").read_text()
+        else:
+            noted(tmp_path / "run", why)
+
+
+def test_a_terminal_that_closes_under_a_live_panel_does_not_end_a_training(tmp_path: Path, tally: Tally) -> None:
+    main, other = pty.openpty()
+    arguments = [*FINITE, "--compile", "off", "--out", str(tmp_path / "run"), "--total-steps", "10000"]
+    with tally.fault():
+        process = subprocess.Popen(arguments, stdout=other, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        os.close(other)
+        assert os.read(main, 1)  # it is at work, and shows it
+        os.close(main)
+        errors = process.communicate(timeout=120)[1]
+        assert (process.returncode, errors) == (0, "")
+        noted(tmp_path / "run", NOWHERE["a closed terminal"][1])
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-"])
+def test_standard_output_that_was_never_there_is_no_file_of_the_run(closed: str, tmp_path: Path, tally: Tally) -> None:
+    arguments = [*FINITE, "--compile", "off", "--out", str(tmp_path / "run")]
+    with tally.fault():
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *arguments]
+        done = subprocess.run(shell, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        noted(tmp_path / "run", "was closed from the start")
+
+
+def test_both_outputs_may_go_away_and_an_exit_code_is_left(tmp_path: Path, tally: Tally) -> None:
+    with tally.fault(), broken_pipe() as descriptor:
+        arguments = [*FINITE[:-8], "--total-steps", "0", "--out", str(tmp_path / "run")]
+        done = subprocess.run(arguments, stdout=descriptor, stderr=descriptor, timeout=120)
+        assert done.returncode == 2
 
 
 def test_the_second_signal_does_not_wait(tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,11 @@ def edit(file: Path, old: str, new: str) -> None:
     ("file", "old", "new"),
     [
         ("errors.py", '"""A mistake in a command', '"""Something wrong in a command'),
-        ("targets.py", "    *bases, last = base.unbind()", "    # The last row first.\n    *bases, last = base.unbind()"),
+        (
+            "targets.py",
+            "    *bases, last = base.unbind()",
+            "    # Backwards.\n    *bases, last = base.unbind()",
+        ),
         ("loop.py", "expected at least 1", "at least 1 is needed"),
         ("compile.py", "updates run uncompiled, and slower", "slower, uncompiled"),
         ("algos/ppo.py", 'description="passes over each rollout"', 'description="epochs"'),

@@ -19,6 +19,7 @@ from zoo.agent import DESCRIPTION, WEIGHTS
 from zoo.envs import episode_seed
 from zoo.errors import UserError
 from zoo.loop import EVALUATION, evaluate
+from zoo.recorder import Recorder
 
 TIMES = {"seconds", "steps_per_second"}
 
@@ -216,6 +217,27 @@ def test_a_refused_folder_leaves_torch_its_threads(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists already"):
         zoo.train("ppo", "CartPole-v1", out=tmp_path, **small("ppo", threads=before + 1))
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("row", "fits"),
+    [
+        (None, True),
+        ({"step": 30, "seconds": 0.5, "policy_loss": -1.0}, True),
+        ("step", False),
+        ([30], False),
+        ({}, False),
+        ({"step": 30}, False),
+        ({"step": 30.5, "seconds": 0.5}, False),
+        ({"step": 10**400, "seconds": 0.5}, False),
+        ({"step": 30, "seconds": 0.0}, False),
+        ({"step": 30, "seconds": 0.5, "policy_loss": "[bold]"}, False),
+    ],
+)
+def test_a_row_that_a_checkpoint_left_incomplete_is_one_of_numbers(row: Any, fits: bool) -> None:
+    recorder = Recorder.__new__(Recorder)
+    recorder.row = row
+    assert recorder.check_state() == fits
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])

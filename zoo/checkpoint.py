@@ -28,6 +28,7 @@ from zoo.loop import Learner
 from zoo.state import Unpacker, pack
 from zoo.tensors import read_tensors, write_tensors
 from zoo.untrusted import SLACK, TENSORS_LIMIT, brief, read_json
+from zoo.vector import SIGNALS
 
 SCHEMA = 2
 FOLDER, MANIFEST, KEPT = "checkpoints", "manifest.json", 2
@@ -229,7 +230,10 @@ class Stopper:
 
 
 class Keeper(Stopper):
-    """Takes checkpoints of a run: at intervals, when it is told to stop, and whenever it is asked."""
+    """Takes checkpoints of a run: at intervals, when it is told to stop, and whenever it is asked.
+
+    It is told by Ctrl-C, SIGTERM, and the end of its terminal (SIGHUP), unless that was to be ignored, as nohup does.
+    """
 
     def __init__(self, folder: Folder, learner: Learner, recorder: Watcher, every: Interval) -> None:
         super().__init__()
@@ -237,16 +241,21 @@ class Keeper(Stopper):
         self.step, self.time = 0, time.monotonic()  # of the last checkpoint
 
     def __enter__(self) -> Self:
-        self._listen(signal.SIGINT, signal.SIGTERM)
+        nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        self._listen(*(each for each in SIGNALS if not (nohup and each == signal.SIGHUP)))
         return self
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:  # the second one does not wait for the end of a step
+        # The second one does not wait for the end of a step; but a closing terminal may send several.
+        if self.signal is not None and number != signal.SIGHUP:
             raise KeyboardInterrupt
-        self.signal = number
+        self.signal = self.signal or number
 
     def on_step(self) -> None:
-        """Take a checkpoint if one is due; raises Interrupted after it if a signal came."""
+        """Take a checkpoint if one is due; raises Interrupted after it if a signal came.
+
+        To be called between steps of the training, and of an evaluation while the training stands still.
+        """
         if self.signal is not None:
             self.save()
             stopped = f"{signal.Signals(self.signal).name} at step {self.learner.step:,}"

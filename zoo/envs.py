@@ -13,6 +13,7 @@ from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.random import SeedSequence
 
@@ -20,8 +21,10 @@ from zoo.buffers import Transition
 from zoo.errors import DivergedError, EnvError
 from zoo.normalize import ObsNormalizer, RewardNormalizer
 from zoo.spec import Array, Spec
+from zoo.vector import end
 
 NONE = np.zeros(0, np.int64)
+LARGEST = float(np.finfo(np.float32).max)  # rewards are stored as float32
 TIMEOUT = 300.0  # seconds that environments in processes of their own may take for a step
 
 
@@ -99,21 +102,24 @@ class Envs:
         obs = self._reset(self._all)
         self._alive = self._all.copy()
         self.actions.clear()
-        self.obs = self._observe(obs)
+        self.obs = self._observe(self._encode(obs, self.numbers), self._all)
         return self.obs
 
     def step(self, action: Array, log_prob: Array | None = None) -> Step:
-        """One step of every environment; `log_prob`, if it is known, goes into the record."""
+        """One step of every environment; `log_prob`, if it is known, goes into the record.
+
+        Raises EnvError for a reward or an observation that is not finite in the type in which it is stored.
+        """
         obs, numbers = self.obs, self.numbers.copy()
         decoded = self.spec.decode_action(action)
         if decoded.dtype.kind == "f" and not np.isfinite(decoded).all():
             raise DivergedError(f"the policy became NaN: it acts {decoded[0]}; earlier checkpoints are whole")
         self.actions.append(decoded)
         out = self._advance(decoded)
-        if not (_is_finite(out.reward) and _is_finite(out.next_obs)):
-            raise self._not_finite(out, decoded)
-        self.returns += out.reward * out.alive
         self.lengths += out.alive
+        self._check_reward(out.reward, numbers, decoded)
+        next_obs = self._encode(out.next_obs, numbers, decoded)
+        self.returns += out.reward * out.alive
         (ended,) = ((out.terminated | out.truncated) & out.alive).nonzero()
         episodes = [Episode(int(numbers[i]), float(self.returns[i]), int(self.lengths[i])) for i in ended]
         self.returns[ended], self.lengths[ended] = 0, 0
@@ -123,10 +129,13 @@ class Envs:
         reward = out.reward
         if self.reward_normalizer is not None:
             reward = self.reward_normalizer.scale(reward, ended, out.alive)
-        self.obs = next_obs = self._observe(out.obs)
-        if ended.size:
-            next_obs = next_obs.copy()
-            next_obs[ended] = self._normalize(self.spec.encode_obs(out.next_obs[ended]))
+        if ended.size:  # final observations are whitened before the first ones of new episodes are counted
+            acted_on, final = self._encode(out.obs, self.numbers), self._normalize(next_obs[ended])
+            self.obs = self._observe(acted_on, self._alive)
+            next_obs = self.obs.copy()
+            next_obs[ended] = final
+        else:
+            self.obs = next_obs = self._observe(next_obs, self._alive)
         log_prob = self._zeros if log_prob is None else log_prob
         transition = Transition(obs, action, reward, next_obs, out.terminated, out.truncated, log_prob)
         return Step(transition, out.alive, episodes)
@@ -134,7 +143,7 @@ class Envs:
     def close(self) -> None:
         """Close the environments and their processes."""
         if self.failed and isinstance(self.vector, AsyncVectorEnv):
-            _end(self.vector)
+            end(self.vector)
         else:
             self.vector.close()
 
@@ -158,7 +167,7 @@ class Envs:
                     getattr(self.vector, f"{method}_async")(*args, **kwargs)
                     return getattr(self.vector, f"{method}_wait")(timeout=TIMEOUT)
             return getattr(self.vector, method)(*args, **kwargs)
-        except EnvError:
+        except (EnvError, KeyboardInterrupt):  # an interrupted call leaves processes at work
             self.failed = True
             raise
         except multiprocessing.TimeoutError:
@@ -169,7 +178,7 @@ class Envs:
             ended = wait([process.sentinel for process in self.vector.processes], timeout=5)
             dead = [str(i) for i, process in enumerate(self.vector.processes) if process.sentinel in ended]
             raise EnvError(f"the process of environment {', '.join(dead)} died ({type(error).__name__})") from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.failed = True
             raise EnvError(f"the environments failed in {method}: {type(error).__name__}: {error}") from error
 
@@ -183,15 +192,15 @@ class Envs:
         else:
             obs = self._call("reset", seed=episode_seed(self.seeds, self.first))[0]
             for action in self.actions:
-                obs = self._call("step", action)[0]
-        obs = self._normalize(self.spec.encode_obs(obs))
+                obs = self._act(action)[0]
+        obs = self._normalize(self._encode(obs, self.numbers))
         other = (obs != self.obs).reshape(self.num_envs, -1).any(1)
         if not other.any():
             return np.flatnonzero(other)
         if self.mode is not AutoresetMode.DISABLED:
             self.reset()
             return np.arange(self.num_envs)
-        obs = self._observe(self._reset(other))
+        obs = self._observe(self._encode(self._reset(other), self.numbers), other)
         self.obs = np.where(other.reshape(-1, *[1] * (obs.ndim - 1)), obs, self.obs)
         return np.flatnonzero(other)
 
@@ -205,7 +214,7 @@ class Envs:
             if starts.any():
                 self._call("reset", seed=seeds, options={"reset_mask": starts})
             # Until an environment's episode starts, it takes the actions of the one before.
-            obs, _, terminated, truncated, _ = self._call("step", self.actions[t - length])
+            obs, _, terminated, truncated, _ = self._act(self.actions[t - length])
             ended = terminated | truncated
         if ended.any() or (self.lengths == 0).any():
             obs, _ = self._call("reset", seed=seeds, options={"reset_mask": ended | (self.lengths == 0)})
@@ -221,12 +230,45 @@ class Envs:
             obs, _ = self._call("reset", seed=seeds[0])
         return np.asarray(obs)
 
-    def _not_finite(self, out: Outcome, action: Array) -> EnvError:
-        for name, values in (("reward", out.reward), ("observation", out.next_obs)):
-            for i in np.flatnonzero(~np.isfinite(values).reshape(self.num_envs, -1).all(1)):
-                where = f"environment {i}, step {self.lengths[i] + 1} of its episode, given action {action[i]}"
-                return EnvError(f"{where}: the {name} is NaN or infinite: {values[i]}")
-        raise AssertionError("all is finite")
+    def _act(self, action: Array) -> Any:
+        """Step the vector environment with a copy, which it may write into: what is kept is replayed later."""
+        return self._call("step", action.copy())
+
+    def _check_reward(self, reward: Array, numbers: Array, action: Array) -> None:
+        fits = np.abs(reward) <= LARGEST  # not so of NaN
+        if np.count_nonzero(fits) < self.num_envs:  # `all` takes three times as long for a few
+            raise self._refusal("reward", reward, fits, numbers, action)
+
+    def _encode(self, obs: Array, numbers: Array, action: Array | None = None) -> Array:
+        """Observations as algorithms see them, (B, ...); an EnvError where one of them is no such number.
+
+        `numbers` are the episodes that they belong to, `action` what led to them unless they are an episode's first.
+        """
+        encoded = self.spec.encode_obs(_cast(obs, self.spec.obs_dtype))
+        space = self.spec.observation_space
+        fits: Array
+        if self.spec.obs_dtype.kind == "f":
+            fits = np.isfinite(encoded)
+        elif isinstance(space, spaces.Discrete):
+            fits = (encoded >= 0) & (encoded < space.n)
+        else:
+            return encoded
+        if np.count_nonzero(fits) < fits.size:
+            raise self._refusal("observation", obs, fits, numbers, action)
+        return encoded
+
+    def _refusal(self, name: str, values: Array, fits: Array, numbers: Array, action: Array | None) -> EnvError:
+        i = int(np.argmin(fits.reshape(self.num_envs, -1).all(1)))
+        if self.mode is AutoresetMode.DISABLED:
+            episode = f"the episode with seed {episode_seed(self.seeds, int(numbers[i]))}"
+        else:
+            episode = f"its episode (all began with seed {episode_seed(self.seeds, self.first)})"
+        where = f"environment {i}, step {self.lengths[i]} of {episode}"
+        given = "" if action is None else f", given action {action[i]}"
+        space = self.spec.observation_space
+        discrete = name == "observation" and isinstance(space, spaces.Discrete)
+        what = f"outside of {space}" if discrete else "NaN or infinite as float32"
+        return EnvError(f"{where}{given}: the {name} is {what}: {values[i]}")
 
     def _forget(self) -> None:
         """Drop the actions that belong to no running episode."""
@@ -243,24 +285,24 @@ class Envs:
             self.num_episodes += 1
         return seeds
 
-    def _observe(self, obs: Array) -> Array:
-        obs = self.spec.encode_obs(obs)
+    def _observe(self, obs: Array, rows: Array) -> Array:
+        """Whiten observations after the statistics took in `rows`, those that are acted on (SB3's VecNormalize)."""
         if self.obs_normalizer is not None:
-            self.obs_normalizer.update(obs)
+            self.obs_normalizer.update(obs[rows])
         return self._normalize(obs)
 
     def _normalize(self, obs: Array) -> Array:
         return obs if self.obs_normalizer is None else self.obs_normalizer(obs)
 
     def _advance_disabled(self, action: Array) -> Outcome:
-        next_obs, reward, terminated, truncated, _ = self._call("step", action)
+        next_obs, reward, terminated, truncated, _ = self._act(action)
         obs, ended = next_obs, terminated | truncated
         if np.count_nonzero(ended):
             obs, _ = self._call("reset", seed=self._begin(ended), options={"reset_mask": ended})
         return Outcome(next_obs, reward, terminated, truncated, self._all, obs)
 
     def _advance_same_step(self, action: Array) -> Outcome:
-        obs, reward, terminated, truncated, infos = self._call("step", action)
+        obs, reward, terminated, truncated, infos = self._act(action)
         next_obs, ended = obs, terminated | truncated
         if ended.any():
             next_obs = obs.copy()
@@ -271,7 +313,7 @@ class Envs:
 
     def _advance_next_step(self, action: Array) -> Outcome:
         # After an episode's end comes a row that only resets: its action is ignored and its reward means nothing.
-        obs, reward, terminated, truncated, _ = self._call("step", action)
+        obs, reward, terminated, truncated, _ = self._act(action)
         alive = self._alive
         if not alive.all():
             self._begin(~alive)
@@ -284,20 +326,13 @@ def autoreset_mode(vector: VectorEnv[Any, Any, Any]) -> AutoresetMode:
     return AutoresetMode(vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
 
 
-def _is_finite(values: Array) -> bool:
-    return np.count_nonzero(np.isfinite(values)) == values.size  # `all` takes three times as long for a few
-
-
-def _end(vector: AsyncVectorEnv) -> None:
-    """End the processes of environments that cannot be asked to close, since they do not answer."""
-    for process in vector.processes:
-        process.terminate()
-    for process in vector.processes:
-        process.join(5)
-        if process.is_alive():
-            process.kill()
-            process.join(5)
-    vector.closed = True
+def _cast(values: Any, dtype: np.dtype[Any]) -> Array:
+    """`values` as `dtype`, infinite where they overflow; no copy where they are."""
+    values = np.asarray(values)
+    if values.dtype == dtype:
+        return values
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
 
 
 def episode_seed(seeds: SeedSequence, number: int) -> int:

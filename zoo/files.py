@@ -20,6 +20,8 @@ from zoo.errors import UserError
 # O_NONBLOCK: to open a pipe would otherwise wait for its other end.
 CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
+NOTES = "notes.txt"  # of a run: what the terminal could not be told
+
 
 class Folder:
     """An open folder; `path` is what messages call it."""

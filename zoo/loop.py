@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -71,8 +72,9 @@ class Learner:
                 self._count(self.algo.update(batch, Progress(self.step, total_steps)))
                 self.source.learned()
             if self.since_report >= log_every or self.finished(total_steps):
-                yield self._report()
-                self.since_report = self.step % log_every
+                report = self._report()
+                self.since_report = self.step % log_every  # before the report is handled: that may take a checkpoint
+                yield report
 
     def _count(self, metrics: dict[str, Tensor]) -> None:
         # Sums: small tensors that outlive an update would keep the memory of its large ones from being used again.
@@ -130,11 +132,13 @@ def evaluate(
     deterministic: bool = True,
     num_envs: int = 10,
     threads: int = 1,
+    on_step: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Run `episodes` episodes, each with a seed of its own that `seed` decides; training never uses these seeds.
 
     Observation statistics stay frozen and rewards are the environment's own. `threads` are torch's: small networks are
-    fastest with one, and where other processes share the cores several are many times slower.
+    fastest with one, and where other processes share the cores several are many times slower. `on_step` is called
+    between steps, and may end the evaluation by an exception.
     """
     if episodes < 1:
         raise UserError(f"episodes = {episodes}; expected at least 1")
@@ -144,13 +148,13 @@ def evaluate(
     agent.spec.check_same(envs.spec)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
     left = episodes
-    envs.reset()
-    with processor(threads):
+    with closing(envs), processor(threads):
+        envs.reset()
         while left:
+            on_step()
             obs = envs.obs if agent.obs_normalizer is None else agent.obs_normalizer(envs.obs)
             for episode in envs.step(agent.act(obs, deterministic, envs.lengths == 0)).episodes:
                 if episode.number < episodes:
                     returns[episode.number], lengths[episode.number] = episode.episode_return, episode.length
                     left -= 1
-    envs.close()
     return Evaluation(returns, lengths)

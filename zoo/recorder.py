@@ -6,7 +6,7 @@ import platform
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from numpy.random import SeedSequence
 from zoo.agent import Agent
 from zoo.checkpoint import FOLDER as CHECKPOINTS
 from zoo.errors import StorageError
-from zoo.files import Folder
+from zoo.files import NOTES, Folder
 from zoo.loop import Evaluation, Report, evaluate
 from zoo.settings import Settings
 from zoo.untrusted import read_json
@@ -27,7 +27,7 @@ from zoo.vector import EnvLike
 
 Row = dict[str, float]
 CONFIG, METRICS, EVALUATION, TENSORBOARD = "config.json", "metrics.jsonl", "evaluation.json", "tensorboard"
-FILES = (CONFIG, METRICS, EVALUATION)
+FILES = (CONFIG, METRICS, EVALUATION, NOTES)
 FOLDERS = (TENSORBOARD, CHECKPOINTS, "final", "best", "last")
 RECENT_EPISODES = 100
 
@@ -44,9 +44,12 @@ class Result:
 
 
 class Recorder:
-    """Turns reports into rows, evaluates on the way, keeps the best agent, and writes the folder if there is one."""
+    """Turns reports into rows, evaluates on the way, keeps the best agent, and writes the folder if there is one.
 
-    saved = ("next_eval", "returns", "lengths", "best", "elapsed", "written")
+    A checkpoint may be taken during an evaluation: the row that waits for it belongs to the state.
+    """
+
+    saved = ("next_eval", "returns", "lengths", "best", "elapsed", "written", "row")
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Recorder:
         self.last = (0, started)
         self.elapsed = 0.0  # seconds, at the last checkpoint
         self.written = 0  # bytes of metrics, at the last checkpoint
+        self.row: Row | None = None  # not yet complete
         self.folder: Folder | None = None
 
     def open(self, folder: Folder, step: int | None = None) -> None:
@@ -111,8 +115,24 @@ class Recorder:
         os.fsync(self.metrics.fileno())
         self.elapsed, self.written = time.monotonic() - self.started, os.fstat(self.metrics.fileno()).st_size
 
-    def record(self, report: Report) -> Row:
-        """The row of a report: step, seconds, steps per second, returns of the last episodes, losses, evaluation."""
+    def check_state(self) -> bool:
+        """Whether a restored state makes sense."""
+        row: Any = self.row
+        if not isinstance(row, dict):
+            return row is None
+        numbers = all(type(value) is (int if key == "step" else float) for key, value in row.items())
+        return numbers and 0 < row.get("step", 0) < 2**53 and row.get("seconds", 0) > 0
+
+    def rows(self, reports: Iterable[Report], on_step: Callable[[], None] = lambda: None) -> Iterator[Row]:
+        """A row for each report, after the one that a checkpoint left incomplete; `on_step` as for `evaluate`."""
+        if self.row is not None:
+            yield self._complete(self.row, on_step)
+        for report in reports:
+            self.row = self._begin(report)
+            yield self._complete(self.row, on_step)
+
+    def _begin(self, report: Report) -> Row:
+        """The row of a report: step, seconds, steps per second, returns of the last episodes, losses."""
         self.returns.extend(episode.episode_return for episode in report.episodes)
         self.lengths.extend(episode.length for episode in report.episodes)
         now = time.monotonic()
@@ -124,11 +144,15 @@ class Recorder:
         if self.returns:
             row["episode_return"] = float(np.mean(self.returns))
             row["episode_length"] = float(np.mean(self.lengths))
-        row |= report.metrics
-        if self.eval_every and report.step >= self.next_eval:
-            self.next_eval = report.step - report.step % self.eval_every + self.eval_every
-            row["eval_return"] = self._validate()
-        self.last = (report.step, time.monotonic())
+        return row | report.metrics
+
+    def _complete(self, row: Row, on_step: Callable[[], None]) -> Row:
+        """Add the evaluation, if one is due, and write the row."""
+        step = int(row["step"])
+        if self.eval_every and step >= self.next_eval:
+            row["eval_return"] = self._validate(on_step)
+            self.next_eval = step - step % self.eval_every + self.eval_every
+        self.last, self.row = (step, time.monotonic()), None
         if self.folder is not None:
             with _storage(self.folder):
                 self.metrics.write(f"{json.dumps(row)}\n".encode())
@@ -145,10 +169,15 @@ class Recorder:
             self._close_events()
             warnings.warn(f"no TensorBoard events from step {row['step']:,} on: {error}", stacklevel=2)
 
-    def _validate(self) -> float:
+    def _validate(self, on_step: Callable[[], None]) -> float:
         run = self.settings.run
         checked = evaluate(
-            self.agent, self.eval_env, episodes=run.validation_episodes, seed=self.validation, threads=run.threads
+            self.agent,
+            self.eval_env,
+            episodes=run.validation_episodes,
+            seed=self.validation,
+            threads=run.threads,
+            on_step=on_step,
         )
         mean = checked.mean
         if self.best is None or mean > self.best:
@@ -161,12 +190,14 @@ class Recorder:
             with _storage(self.folder), self.folder.folder(name, make=True) as inner:
                 self.agent.write(inner)
 
-    def finish(self) -> Result:
-        """Evaluate and save the final agent."""
+    def finish(self, on_step: Callable[[], None] = lambda: None) -> Result:
+        """Evaluate and save the final agent; `on_step` as for `evaluate`."""
         seconds = time.monotonic() - self.started
         run, evaluation = self.settings.run, None
         if run.eval_episodes:
-            evaluation = evaluate(self.agent, self.eval_env, episodes=run.eval_episodes, threads=run.threads)
+            evaluation = evaluate(
+                self.agent, self.eval_env, episodes=run.eval_episodes, threads=run.threads, on_step=on_step
+            )
         self._save("final")
         if self.best is None:
             self._save("best")

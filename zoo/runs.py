@@ -7,6 +7,7 @@ final/, best/    agents (safetensors and JSON): at the end, and at the best eval
 last/            the agent of a run that was interrupted or failed
 checkpoints/     all of the run's state, to go on from
 evaluation.json  returns of the fixed-seed evaluation episodes
+notes.txt        when standard output went away, if it did
 """
 
 import copy
@@ -244,8 +245,7 @@ def run(
                     warnings.warn(line, stacklevel=2)
             recorder.open(folder, learner.step if resumed else None)
             stack.callback(recorder.close)
-        _train(learner, recorder, stopper, on_row)
-        return recorder.finish()
+        return _train(learner, recorder, stopper, on_row)
 
 
 @contextmanager
@@ -255,13 +255,15 @@ def _budget(path: Path) -> Iterator[None]:
         yield
 
 
-def _train(learner: Learner, recorder: Recorder, stopper: Stopper, on_row: Callable[[Row], None]) -> None:
+def _train(learner: Learner, recorder: Recorder, stopper: Stopper, on_row: Callable[[Row], None]) -> Result:
     settings = recorder.settings
     steps, every = settings.run.total_steps, log_every(settings)
     try:
-        for report in learner.reports(total_steps=steps, log_every=every, on_step=stopper.on_step):
-            on_row(recorder.record(report))
+        reports = learner.reports(total_steps=steps, log_every=every, on_step=stopper.on_step)
+        for row in recorder.rows(reports, stopper.on_step):
+            on_row(row)
         stopper.save()
+        return recorder.finish(stopper.on_step)
     except BaseException:
         recorder.rescue()
         raise

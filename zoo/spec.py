@@ -43,6 +43,8 @@ class Spec:
                     f"{kind} space {space} is not supported (known: {names}); a gymnasium wrapper such as "
                     f"Flatten{kind.capitalize()} or Transform{kind.capitalize()} can turn it into one of these"
                 )
+        if action_space.shape and 0 in action_space.shape:
+            raise UserError(f"action space {action_space} has no dimension to choose in; expected at least one")
         self.observation_space, self.action_space = observation_space, action_space
         self.is_bounded = True  # whether every dimension of a Box action is (discrete actions always are)
         self.scale_actions = scale_actions

@@ -1,10 +1,13 @@
 """Making environments: ids, factories or objects become one vector environment that says where it fails."""
 
+import atexit
 import copy
+import os
 import re
 import signal
 import traceback
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -70,53 +73,101 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
 
 
 class Guard(gym.Wrapper[Any, Any, Any, Any]):
-    """Says in which environment, episode and step something went wrong; as text, which also leaves a process."""
+    """Says in which environment, episode and step something went wrong; as text, which also leaves a process.
+
+    Observations leave it with the shape and type of their space: no later cast changes them in silence.
+    """
 
     def __init__(self, env: gym.Env[Any, Any], index: int) -> None:
         super().__init__(env)
         self.index, self.count = index, 0
         self.seed: int | None = None
-        self.shape = env.observation_space.shape
+        self.shape, self.dtype = env.observation_space.shape, np.dtype(env.observation_space.dtype)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         self.seed, self.count = seed, 0
         try:
             obs, info = self.env.reset(seed=seed, options=options)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._error("in reset", error) from error
-        self._check(obs)
-        return obs, info
+        return self._typed(obs), info
 
     def step(self, action: Any) -> Any:
         self.count += 1
         try:
-            result = self.env.step(action)
-        except Exception as error:
+            obs, reward, terminated, truncated, info = self.env.step(action)
+        except (Exception, SystemExit) as error:
             raise self._error(f"given action {action}", error) from error
-        self._check(result[0])
-        return result
+        return self._typed(obs), reward, terminated, truncated, info
 
-    def _check(self, obs: Any) -> None:
-        shape = obs.shape if isinstance(obs, np.ndarray) else np.shape(obs)
-        if shape != self.shape and self.shape is not None:
-            raise self._error(f"its observation has shape {shape}; its space says {self.shape}")
+    def _typed(self, obs: Any) -> Any:
+        """The observation as its space says; an EnvError where a cast would change more than its precision."""
+        if type(obs) is np.ndarray and obs.dtype == self.dtype and obs.shape == self.shape:
+            return obs
+        try:
+            given = np.asarray(obs)
+        except ValueError as error:
+            raise self._error(f"its observation is no array of one shape: {error}") from None
+        if given.shape != self.shape:
+            raise self._error(f"its observation has shape {given.shape}; its space says {self.shape}")
+        if given.dtype.kind not in ("biuf" if self.dtype.kind == "f" else "biu"):
+            raise self._error(f"its observation is of {given.dtype}; its space is of {self.dtype}")
+        with np.errstate(over="ignore"):
+            typed = given.astype(self.dtype)
+        kept = np.isfinite(typed) == np.isfinite(given) if self.dtype.kind == "f" else typed == given
+        if not kept.all():
+            raise self._error(f"its observation holds {given[~kept].flat[0]}, which no {self.dtype} of its space holds")
+        return typed
 
-    def _error(self, what: str, cause: Exception | None = None) -> EnvError:
+    def _error(self, what: str, cause: BaseException | None = None) -> EnvError:
         text = f"environment {self.index} failed in step {self.count} of the episode with seed {self.seed}, {what}"
-        if cause is None:
-            return EnvError(text)
-        trace = "".join(traceback.format_exception(cause)).rstrip()
-        return EnvError(f"{text}: {type(cause).__name__}: {cause}\n{trace}")
+        return _explained(text, cause)
+
+
+def _explained(text: str, cause: BaseException | None) -> EnvError:
+    if cause is None:
+        return EnvError(text)
+    if isinstance(cause, SystemExit):
+        return EnvError(f"{text}: it called sys.exit({cause.code!r})")
+    trace = "".join(traceback.format_exception(cause)).rstrip()
+    return EnvError(f"{text}: {type(cause).__name__}: {cause}\n{trace}")
 
 
 def _guarded(factory: Callable[[], gym.Env[Any, Any]], index: int) -> gym.Env[Any, Any]:
-    return Guard(factory(), index)
+    try:
+        return Guard(factory(), index)
+    except SystemExit as error:
+        raise _explained(f"environment {index} failed when it was made", error) from error
 
 
-def _in_worker(factory: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides when to stop
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that stop a run
+
+
+def _in_worker(factory: Callable[[], gym.Env[Any, Any]], learner: int) -> gym.Env[Any, Any]:
+    """Make an environment; in a process other than the `learner`'s, leave it to that one to decide when to stop."""
+    if os.getpid() != learner:  # gymnasium makes one here, too, to see its spaces
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
     return factory()
+
+
+ASYNC: "weakref.WeakSet[AsyncVectorEnv]" = weakref.WeakSet()
+
+
+def end(vector: AsyncVectorEnv) -> None:
+    """End the processes of environments that cannot be asked to close; they ignore gentler signals."""
+    for process in vector.processes:
+        process.kill()
+    for process in vector.processes:
+        process.join(5)
+    vector.closed = True
+
+
+@atexit.register  # before multiprocessing's own: that would wait for processes which ignore its SIGTERM
+def _end_all() -> None:
+    for vector in list(ASYNC):
+        if not vector.closed:
+            end(vector)
 
 
 class Sync(VectorEnv[Any, Any, Any]):
@@ -141,8 +192,7 @@ class Sync(VectorEnv[Any, Any, Any]):
         """Reset all, or those of options["reset_mask"], each with its own seed; all observations, (B, ...)."""
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
         for i in np.flatnonzero(mask).tolist():
-            obs, _ = self.envs[i].reset(seed=None if seed is None else seed[i])
-            self._keep(i, obs)
+            self.obs[i], _ = self.envs[i].reset(seed=None if seed is None else seed[i])
         return self.obs.copy(), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
@@ -157,11 +207,6 @@ class Sync(VectorEnv[Any, Any, Any]):
         """Close them all."""
         for env in self.envs:
             env.close()
-
-    def _keep(self, i: int, obs: Any) -> None:
-        if not np.can_cast(np.asarray(obs).dtype, self.obs.dtype, "same_kind"):
-            raise TypeError(f"observations of {np.asarray(obs).dtype} for a space of {self.obs.dtype}")
-        self.obs[i] = obs
 
 
 class CartPoles(CartPoleVectorEnv):
@@ -280,7 +325,9 @@ def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> 
         return Pool(resolve_id(env), num_envs, **kwargs)
     factories = [partial(_guarded, factory, index) for index in range(num_envs)]
     if vec == "async":
-        factories = [partial(_in_worker, each) for each in factories]
+        factories = [partial(_in_worker, each, os.getpid()) for each in factories]
         with safe_path():
-            return AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.DISABLED)
+            vector = AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.DISABLED)
+        ASYNC.add(vector)
+        return vector
     return Sync(factories)

@@ -90,7 +90,7 @@ def _is_own_import(node: ast.stmt, package: str) -> bool:
 class _WithoutText(ast.NodeTransformer):
     """Empties texts that only people read."""
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         name = ast.unparse(node.func).rpartition(".")[2]
         if name.endswith("Error") or name == "warn":
             node.args = [_Silent().visit(argument) for argument in node.args]
@@ -106,8 +106,8 @@ class _WithoutText(ast.NodeTransformer):
 
 
 class _Silent(ast.NodeTransformer):
-    def visit_Constant(self, node: ast.Constant) -> ast.AST:  # noqa: N802
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
         return ast.Constant("") if isinstance(node.value, str) else node
 
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:  # noqa: N802
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
         return ast.Constant("")

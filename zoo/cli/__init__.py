@@ -7,6 +7,7 @@ import click
 
 from zoo.cli.bench import bench
 from zoo.cli.crosscheck import crosscheck
+from zoo.cli.output import standard_streams
 from zoo.cli.taxonomy import list_, lookup
 from zoo.cli.train import evaluate, run, show, watch
 from zoo.errors import Interrupted, RunError, UserError
@@ -29,9 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit.
 
     0 done; 1 a failure of this package; 2 the user's mistake; 3 an environment failed; 4 training diverged; 5 the
-    run's folder cannot be written; 6 actors failed; 130 and 143 stopped by Ctrl-C and SIGTERM.
+    run's folder cannot be written; 6 actors failed; 129, 130 and 143 stopped by SIGHUP, Ctrl-C and SIGTERM.
     """
+    with standard_streams():
+        code = _main(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(code)
+
+
+def _main(arguments: Sequence[str]) -> int:
+    """The exit code of a command; what went wrong is said on standard error."""
     try:
+        check_text(arguments)
         cli.main(args=arguments, prog_name="zoo", standalone_mode=False)
         code = 0
     except click.exceptions.NoArgsIsHelpError as error:
@@ -50,4 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stopped = error.__cause__ if isinstance(error, click.Abort) else error  # click makes an Abort of it
         click.echo(f"zoo: {stopped if isinstance(stopped, Interrupted) else 'interrupted'}", err=True)
         code = stopped.code if isinstance(stopped, Interrupted) else 130
-    sys.exit(code)
+    return code
+
+
+def check_text(arguments: Sequence[str]) -> None:
+    """A UserError for what the terminal's encoding could not read: no file that a run writes could name it."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the argument {argument!r} is not UTF-8; choose another name") from None

@@ -4,9 +4,10 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ import click
 from rich.table import Table
 
 from zoo import registry
-from zoo.cli.display import console, display
+from zoo.cli.display import Row, console, display
 from zoo.cli.options import AlgorithmGroup, flag, require_env
+from zoo.cli.output import dispensable_output
 from zoo.config import field_info
 from zoo.errors import UserError
-from zoo.settings import Run, resolve
+from zoo.settings import Run, Settings, resolve
 
 if TYPE_CHECKING:
     from zoo.loop import Evaluation
@@ -47,9 +49,9 @@ def _run(
     env = require_env(algorithm, env)
     settings = runs.prepare(algorithm, env, overrides, source="command line", preset=preset)
     folder = out or runs.default_folder(settings)
-    with _warnings_as_lines(), display(settings, folder, quiet=quiet) as update:
-        result = runs.run(settings, env, out=folder, checkpoint_every=checkpoint_every or EVERY, on_row=update)
-    _report(result, folder, quiet=quiet)
+    every = checkpoint_every or EVERY
+    train = partial(runs.run, settings, env, out=folder, checkpoint_every=every)
+    _watched(train, settings, folder, quiet=quiet)
 
 
 @click.pass_context
@@ -62,7 +64,7 @@ def _resume(
     quiet: bool,
     **repeated: str | None,
 ) -> None:
-    given = {name: value for name, value in repeated.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in repeated.items() if value is not None}
     if resume is None:
         if total_steps or checkpoint_every or quiet or given:
             raise UserError("put the algorithm first: zoo run ALGORITHM --env ENV [SETTINGS]...; or add --resume RUN")
@@ -73,15 +75,23 @@ def _resume(
     from zoo.checkpoint import EVERY
 
     settings = runs.resumed_settings(resume, total_steps, given)
-    with _warnings_as_lines(), display(settings, resume, quiet=quiet) as update:
-        result = runs.resume(
-            resume,
-            total_steps=settings.run.total_steps,
-            checkpoint_every=checkpoint_every or EVERY,
-            on_row=update,
-            **given,
-        )
-    _report(result, resume, quiet=quiet)
+    every = checkpoint_every or EVERY
+    train = partial(runs.resume, resume, total_steps=settings.run.total_steps, checkpoint_every=every, **given)
+    _watched(train, settings, resume, quiet=quiet)
+
+
+def _watched(train: Callable[..., "Result"], settings: Settings, folder: Path, *, quiet: bool) -> None:
+    """Show a training, its rows and its result, for as long as there is somebody to show it to."""
+    with dispensable_output(folder) as say, _warnings_as_lines():
+        with display(settings, folder, quiet=quiet) as update:
+
+            def on_row(row: Row) -> None:
+                update(row)
+                say(f"step {row['step']:,}")
+
+            result = train(on_row=on_row)
+        _report(result, folder, quiet=quiet)
+        say("at the end")
 
 
 @contextmanager
