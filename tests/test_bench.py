@@ -25,16 +25,23 @@ from tally import Tally
 from zoo import registry
 from zoo.bench import plan as planning
 from zoo.bench import tables
-from zoo.bench.plan import Job, Plan, Preset, job, meaning, plan, presets, references
+from zoo.bench.plan import Job, Plan, Preset, code, job, plan, presets, references
 from zoo.bench.queue import LAST, WIDTH, Answer, Local, Outcome, Words, describe
-from zoo.bench.store import Store, hold
+from zoo.bench.store import Store
 from zoo.bench.summary import normalize, scores, summarise
 from zoo.cli import cli
 from zoo.errors import UserError
+from zoo.files import open_folder
 from zoo.statistics import Estimate, estimate
 
 FIGURES = ("curve-CartPole-v1", "curve-Pendulum-v1", "performance-profile", "sample-efficiency", "score-against-time")
 TINY = {"total_steps": 512, "num_envs": 1, "num_steps": 128, "batch_size": 64}
+
+
+def opened(path: Path) -> Store:
+    """The store of a sweep's folder."""
+    with open_folder(path) as folder:
+        return Store(folder)
 
 
 @pytest.fixture
@@ -115,7 +122,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 
 
 def test_rows_are_appended_and_a_finished_one_counts(tmp_path: Path) -> None:
-    store, one = Store(tmp_path / "results.sqlite"), job("zoo", "ppo", "CartPole-v1", 0, TINY)
+    store, one = opened(tmp_path), job("zoo", "ppo", "CartPole-v1", 0, TINY)
     assert store.find(one) is None
     store.add(one, "failed", {"error": "first"})
     store.add(one, "done", fake(1.0))
@@ -131,7 +138,7 @@ def test_rows_are_appended_and_a_finished_one_counts(tmp_path: Path) -> None:
 def test_another_file_is_not_a_store(tmp_path: Path) -> None:
     (tmp_path / "results.sqlite").write_text("not a database, but long enough to be looked at as one " * 40)
     with pytest.raises(UserError, match="not a store of results"):
-        Store(tmp_path / "results.sqlite")
+        opened(tmp_path)
 
 
 # The queue
@@ -302,7 +309,7 @@ def test_a_pair_is_checked_before_anything_is_trained(
 
 def test_a_folder_is_trained_into_by_one_sweep(tiny: None, tmp_path: Path) -> None:
     arguments = "--algos", "ppo", "--envs", "CartPole-v1", "--seeds", "1"
-    with hold(tmp_path):
+    with open_folder(tmp_path) as folder, folder.locked():
         assert f"{tmp_path} is in use" in refused(tmp_path, *arguments)
         assert "2 jobs to do" in bench(tmp_path, *arguments, "--dry-run")
         assert "not run" in bench(tmp_path, *arguments, "--no-train")
@@ -310,7 +317,7 @@ def test_a_folder_is_trained_into_by_one_sweep(tiny: None, tmp_path: Path) -> No
 
 
 def test_curves_are_trained_into_a_folder_once(tmp_path: Path) -> None:
-    with hold(tmp_path):
+    with open_folder(tmp_path) as folder, folder.locked():
         result = CliRunner().invoke(cli, ["crosscheck", "sac", "--rung", "3", "--out", str(tmp_path)])
     assert isinstance(result.exception, UserError)
     assert f"{tmp_path} is in use" in str(result.exception)
@@ -319,7 +326,7 @@ def test_curves_are_trained_into_a_folder_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [[], ["random"], ["random", "zoo"]])
 def test_a_sweep_without_results_has_tables_too(kept: list[str], tmp_path: Path) -> None:
     """Nothing done, random actions alone, and every job failed."""
-    sweep, store = plan("quick", algorithms=[], envs=[], seeds=1), Store(tmp_path / "results.sqlite")
+    sweep, store = plan("quick", algorithms=[], envs=[], seeds=1), opened(tmp_path)
     for each in sweep.jobs:
         if each.side in kept and each.side == "random":
             store.add(each, "done", fake(20.0, seconds=0.0, curve=[]))
@@ -351,7 +358,7 @@ def test_a_sweep_without_results_has_tables_too(kept: list[str], tmp_path: Path)
     ],
 )
 def test_a_row_that_is_no_result_is_refused_by_name(status: str, data: Any, tmp_path: Path) -> None:
-    store, one = Store(tmp_path / "results.sqlite"), job("random", "", "CartPole-v1", 0, {})
+    store, one = opened(tmp_path), job("random", "", "CartPole-v1", 0, {})
     store.add(one, "done", fake(1.0))
     assert store.find(one) is not None
     with store.connection:
@@ -365,7 +372,7 @@ def test_a_database_of_another_kind_is_not_a_store(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "results.sqlite")) as connection:
         connection.execute("create table runs (key text)")
     with pytest.raises(UserError, match="is not a store of results"):
-        Store(tmp_path / "results.sqlite").find(job("random", "", "CartPole-v1", 0, {}))
+        opened(tmp_path).find(job("random", "", "CartPole-v1", 0, {}))
 
 
 # What is printed
@@ -373,7 +380,7 @@ def test_a_database_of_another_kind_is_not_a_store(tmp_path: Path) -> None:
 
 @pytest.fixture
 def summary(tmp_path: Path) -> dict[str, Any]:
-    store = Store(tmp_path / "results.sqlite")
+    store = opened(tmp_path)
     sweep = plan("quick", algorithms=["ppo", "dqn", "a2c"], envs=[], seeds=3)
     for each in sweep.jobs:
         if each.algorithm == "a2c":
@@ -410,7 +417,7 @@ def test_all_formats_hold_the_same_numbers(summary: dict[str, Any]) -> None:
 
 
 def test_a_twin_says_what_it_has_to_do_without(tmp_path: Path) -> None:
-    store = Store(tmp_path / "results.sqlite")
+    store = opened(tmp_path)
     sweep = plan("quick", algorithms=["dqn"], envs=["CartPole-v1"], seeds=3, against="sb3")
     for each in sweep.jobs:
         ignored = ["double"] if each.side == "sb3" else []
@@ -422,7 +429,7 @@ def test_a_twin_says_what_it_has_to_do_without(tmp_path: Path) -> None:
 
 
 def test_an_entry_is_held_against_its_twin(tmp_path: Path) -> None:
-    store = Store(tmp_path / "results.sqlite")
+    store = opened(tmp_path)
     sweep = plan("quick", algorithms=["ppo", "sarsa"], envs=["CartPole-v1"], seeds=3, against="sb3")
     for each in sweep.jobs:
         store.add(each, "done", fake({"zoo": 130.0, "sb3": 100.0}.get(each.side, 20.0) + each.seed))
@@ -532,8 +539,40 @@ def test_the_jobs_of_a_lost_node_are_tried_elsewhere(tiny: None, tally: Tally, t
         assert sorted(seen) == list(range(6))
 
 
-def test_results_belong_to_what_code_does_not_to_what_it_says() -> None:
-    source = 'def f(x):\n    """Twice x."""\n    return 2 * x  # a comment\n'
-    assert meaning(source) == meaning('"""A module."""\n\n\ndef f(x):\n\n    return (2 * x)\n')
-    assert meaning(source) != meaning(source.replace("2", "3"))
-    assert meaning(source) != meaning(source.replace("return", "yield"))
+def test_results_belong_to_the_code_of_their_entry_and_their_side() -> None:
+    """What that code is: test_fingerprint.py."""
+    keys = {code(side, name) for side, name in (("zoo", "ppo"), ("zoo", "a2c"), ("sb3", "ppo"), ("random", ""))}
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize("name", ["results.sqlite", "results.sqlite-journal", "results.sqlite-wal", ".lock"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_a_sweep_writes_to_nothing_outside(name: str, kind: str, tiny: None, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("mine")
+    (tmp_path / "bench").mkdir()
+    make = {"link": Path.symlink_to, "hard link": Path.hardlink_to, "pipe": lambda place, _: os.mkfifo(place)}
+    make[kind](tmp_path / "bench" / name, tmp_path / "outside")
+    if (name, kind) != (".lock", "hard link"):  # a lock is not written to
+        arguments = "--algos", "ppo", "--envs", "CartPole-v1", "--seeds", "1"
+        assert f"{tmp_path / 'bench' / name} " in refused(tmp_path / "bench", *arguments)
+    assert (tmp_path / "outside").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["summary.json", "table.md", "report.html", "figures/curve-CartPole-v1.svg"])
+def test_what_a_sweep_writes_takes_the_place_of_links(name: str, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("mine")
+    for place in (tmp_path / "bench" / name, tmp_path / "bench" / f"{name}.part"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(tmp_path / "outside")
+    bench(tmp_path / "bench", "--no-train", "--envs", "CartPole-v1")
+    assert (tmp_path / "outside").read_text() == "mine"
+    assert (tmp_path / "bench" / name).stat().st_size > 10
+    assert not (tmp_path / "bench" / name).is_symlink()
+
+
+def test_figures_are_not_drawn_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "figures").symlink_to(tmp_path / "outside")
+    assert "figures is not a folder" in refused(tmp_path / "bench", "--no-train", "--envs", "CartPole-v1")
+    assert not list((tmp_path / "outside").iterdir())

@@ -29,7 +29,10 @@ STARTS = {
     "curves": """
         from pathlib import Path
         from zoo.crosscheck import curves
-        lines = list(curves.measure(curves.Store(Path(sys.argv[1])), [curves.Pair("a2c", "CartPole-v1", 100, 1)], 1))
+        from zoo.files import open_folder
+        with open_folder(Path(sys.argv[1]), make=True) as folder:
+            pairs = [curves.Pair("a2c", "CartPole-v1", 100, 1)]
+            lines = list(curves.measure(curves.Store(folder), pairs, 1))
         assert len(lines) == 2
     """,
     "environments": """

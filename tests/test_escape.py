@@ -21,6 +21,7 @@ from zoo.bench import escape
 from zoo.bench.plan import plan
 from zoo.bench.store import Store
 from zoo.cli import cli
+from zoo.files import open_folder
 
 TEXTS = [
     "[/red] [bold",
@@ -160,7 +161,8 @@ def test_control_unescaped_text_is_more_than_text(text: str) -> None:
 
 def test_errors_of_jobs_reach_every_output_as_text(tmp_path: Path) -> None:
     sweep = plan("quick", algorithms=[], envs=[], seeds=1)
-    store = Store(tmp_path / "results.sqlite")
+    with open_folder(tmp_path) as folder:
+        store = Store(folder)
     learners = [job for job in sweep.jobs if job.algorithm]
     errors = {(job.algorithm, job.env): TEXTS[i % len(TEXTS)] for i, job in enumerate(learners)}
     for job in learners:

@@ -106,10 +106,14 @@ class Folder:
                 os.unlink(part, dir_fd=self.descriptor)
             raise
 
+    def write_text(self, name: str, text: str) -> None:
+        """Write text; an error leaves what was there before."""
+        with self.write(name) as file:
+            file.write(text.encode(errors="backslashreplace"))
+
     def write_json(self, name: str, data: Any) -> None:
         """Write plain data as JSON; an error leaves what was there before."""
-        with self.write(name) as file:
-            file.write(f"{json.dumps(data, indent=2)}\n".encode())
+        self.write_text(name, json.dumps(data, indent=2) + "\n")
 
     def remove(self, name: str) -> None:
         """Remove a file, or a link itself."""
@@ -126,7 +130,7 @@ class Folder:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(f"{self.path} is in use: another process is at work in it") from None
+                raise UserError(f"{self.path} is in use: another process is at work in it; wait for its end") from None
             yield
 
     def _rename(self, part: str, name: str) -> None:

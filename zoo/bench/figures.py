@@ -3,39 +3,38 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.bench import escape
 from zoo.bench.summary import normalize
+from zoo.files import Folder
 from zoo.statistics import Estimate, estimate, iqm
 
 Data = dict[str, Any]
 STYLES = {"zoo": "-", "sb3": "--"}
 
 
-def draw(summary: Data, folder: Path) -> None:
+def draw(summary: Data, folder: Folder) -> None:
     """Write them all as PNG and SVG."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     mpl.rcParams["svg.hashsalt"] = "zoo"  # the same data, the same file
-    folder.mkdir(parents=True, exist_ok=True)
     for env in summary["envs"]:
-        with _figure(folder / re.sub(r"[^\w.-]", "-", f"curve-{env}")) as axes:
+        with _figure(folder, re.sub(r"[^\w.-]", "-", f"curve-{env}")) as axes:
             _curves(summary, env, axes)
-    with _figure(folder / "performance-profile") as axes:
+    with _figure(folder, "performance-profile") as axes:
         _performance(summary, axes)
-    with _figure(folder / "sample-efficiency") as axes:
+    with _figure(folder, "sample-efficiency") as axes:
         _efficiency(summary, axes)
-    with _figure(folder / "score-against-time") as axes:
+    with _figure(folder, "score-against-time") as axes:
         _times(summary, axes)
 
 
 @contextmanager
-def _figure(file: Path) -> Iterator[Any]:
+def _figure(folder: Folder, name: str) -> Iterator[Any]:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.6, 4), layout="constrained")
@@ -45,9 +44,15 @@ def _figure(file: Path) -> Iterator[Any]:
         axes.text(0.5, 0.5, "no results", ha="center", transform=axes.transAxes)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(fontsize="small", loc="outside right upper")
-    figure.savefig(f"{file}.png", dpi=150)
-    figure.savefig(f"{file}.svg", metadata={"Date": None})
+    save(figure, folder, f"{name}.png", dpi=150)
+    save(figure, folder, f"{name}.svg", metadata={"Date": None})
     plt.close(figure)
+
+
+def save(figure: Any, folder: Folder, name: str, **how: Any) -> None:
+    """Write a figure in the format that its name ends in."""
+    with folder.write(name) as file:
+        figure.savefig(file, format=name.rpartition(".")[2], **how)
 
 
 def _color(summary: Data, row: Data) -> Any:

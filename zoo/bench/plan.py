@@ -1,6 +1,5 @@
 """What a sweep consists of: presets, and the jobs that they make."""
 
-import ast
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -12,8 +11,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-import zoo
 from zoo import registry
+from zoo.bench.fingerprint import fingerprint
 from zoo.errors import UserError, nearest
 from zoo.settings import resolve
 
@@ -77,7 +76,8 @@ class Job:
     def key(self) -> str:
         """Equal for the same settings, code and versions alone: what does not share it is never mixed."""
         text = json.dumps(
-            [self.side, self.algorithm, self.env, self.seed, self.settings, code(self.side)], sort_keys=True
+            [self.side, self.algorithm, self.env, self.seed, self.settings, code(self.side, self.algorithm)],
+            sort_keys=True,
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -94,31 +94,16 @@ class Job:
         return asdict(self)
 
 
+ROOTS = {"zoo": ["zoo.runs"], "sb3": ["zoo.crosscheck.theirs"], "random": ["zoo.envs"]}
+
+
 @cache
-def code(side: str) -> str:
-    """A digest of what decides a run besides its settings: the package's training code, and versions.
-
-    Comments, docstrings and layout do not count.
-    """
-    package = Path(zoo.__file__).parent
-    files = [*package.glob("*.py"), *(package / "algos").glob("*.py")]
-    if side == "sb3":
-        files += [package / "crosscheck" / name for name in ("sb3.py", "theirs.py")]
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(meaning(file.read_text(encoding="utf-8")).encode())
+def code(side: str, algorithm: str) -> str:
+    """A digest of what decides a run besides its settings: the code that training imports, and versions."""
+    own = [registry.get(algorithm).path.partition(":")[0]] if algorithm else []
     packages = ["torch", "gymnasium", "numpy"] + (["stable-baselines3"] if side == "sb3" else [])
-    digest.update(json.dumps([version(name) for name in packages]).encode())
-    return digest.hexdigest()[:16]
-
-
-def meaning(source: str) -> str:
-    """The syntax tree of a module, without docstrings."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree)
+    parts = [fingerprint([*ROOTS[side], *own]), *(version(name) for name in packages)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

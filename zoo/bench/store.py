@@ -3,16 +3,12 @@
 import json
 import math
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from zoo.bench.plan import Job
 from zoo.errors import UserError
+from zoo.files import Folder
 
 SCHEMA = """
 create table if not exists runs (
@@ -21,22 +17,22 @@ create table if not exists runs (
 );
 create index if not exists runs_key on runs (key);
 """
+FILE, BESIDE = "results.sqlite", ("-journal", "-wal", "-shm")  # SQLite's own files beside it
 NUMBERS = ("end", "seconds", "parameters", "memory")
 
 
 class Store:
     """Finished and failed runs; a job is looked up by its key, and its newest row counts."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, folder: Folder) -> None:
+        self.file = folder.path / FILE
+        for name in (FILE, *(FILE + end for end in BESIDE if folder.exists(FILE + end))):
+            folder.append(name).close()  # SQLite opens paths: none of them may lead elsewhere
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self.connection = sqlite3.connect(file)
+            self.connection = sqlite3.connect(self.file)
             self.connection.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
-            raise UserError(f"{file} is not a store of results: {error}") from None
-        except OSError as error:
-            raise UserError(f"{file.parent} cannot be made: {error.strerror}; choose another --out") from None
+            raise UserError(f"{self.file} is not a store of results: {error}") from None
 
     def add(self, job: Job, status: str, data: dict[str, Any]) -> None:
         """Append what became of a job (done or failed)."""
@@ -92,16 +88,3 @@ def _checked(status: Any, data: Any, place: str) -> dict[str, Any]:
     if not valid:
         raise UserError(f"{place}: neither a result nor a failure; remove the row, and the job is done anew")
     return found
-
-
-@contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Train into a folder alone; a UserError where another process does."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(
-            f"{folder} is in use: another process trains into it; wait for its end or choose another --out"
-        ) from None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.table import Table
 from zoo.bench import escape
 from zoo.cli.display import console
 from zoo.errors import UserError
+from zoo.files import Folder, open_folder
 
 if TYPE_CHECKING:
     from zoo.bench.plan import Job, Plan
@@ -63,22 +64,17 @@ def bench(
     if ctx.invoked_subcommand is not None:
         return
     from zoo.bench.plan import plan
-    from zoo.bench.store import Store, hold
+    from zoo.bench.store import Store
 
     sweep = plan(preset, algorithms=_split(algos), envs=_split(envs), seeds=seeds, against=against)
     compared = _pair(pair, sweep) if pair else None
-    store = Store(out / "results.sqlite")
-    if dry_run:
-        _list(_missing(sweep, store), store, jobs, len(sweep.jobs))
-        return
-    failed = 0
-    with nullcontext() if no_train else hold(out):  # asked inside: another sweep may have done some until now
-        missing = _missing(sweep, store)
-        known = len(sweep.jobs) - len(missing)
-        click.echo(f"{len(sweep.jobs)} jobs, {known} of them done before; about {_estimate(missing, store, jobs)}")
-        if missing and not no_train:
-            failed = _train(missing, store, _engine(engine, ray_address, jobs))
-    _publish(sweep, store, f"zoo bench, preset {preset}", _command(), out)
+    with open_folder(out, make=True) as folder:
+        store = Store(folder)
+        if dry_run:
+            _list(_missing(sweep, store), store, jobs, len(sweep.jobs))
+            return
+        failed = 0 if no_train else _train(sweep, store, folder, lambda: _engine(engine, ray_address, jobs), jobs)
+        _publish(sweep, store, f"zoo bench, preset {preset}", _command(), folder)
     if compared:
         _compare(sweep, store, *compared)
     if failed:
@@ -175,16 +171,23 @@ def _list(missing: list["Job"], store: "Store", jobs: int, total: int) -> None:
     click.echo(f"{left}; about {_estimate(missing, store, jobs)} with {jobs} at a time")
 
 
-def _train(missing: list["Job"], store: "Store", engine: Any) -> int:
+def _train(sweep: "Plan", store: "Store", folder: Folder, engine: Callable[[], Any], jobs: int) -> int:
+    """Do what no other sweep has done, alone in the folder; how many jobs failed."""
     failed = 0
-    with _progress(len(missing)) as (watch, finish):
-        for outcome in engine.run(missing, watch):
-            if outcome.error is None:
-                store.add(outcome.job, "done", outcome.result)
-            else:
-                store.add(outcome.job, "failed", {"error": outcome.error})
-                failed += 1
-            finish(outcome)
+    with folder.locked():
+        missing = _missing(sweep, store)
+        known = len(sweep.jobs) - len(missing)
+        click.echo(f"{len(sweep.jobs)} jobs, {known} of them done before; about {_estimate(missing, store, jobs)}")
+        if not missing:
+            return 0
+        with _progress(len(missing)) as (watch, finish):
+            for outcome in engine().run(missing, watch):
+                if outcome.error is None:
+                    store.add(outcome.job, "done", outcome.result)
+                else:
+                    store.add(outcome.job, "failed", {"error": outcome.error})
+                    failed += 1
+                finish(outcome)
     return failed
 
 
@@ -218,7 +221,7 @@ def _progress(total: int) -> Iterator[tuple[Callable[..., None], Callable[["Outc
         yield watch, finish
 
 
-def _publish(sweep: "Plan", store: "Store", title: str, command: str, out: Path) -> None:
+def _publish(sweep: "Plan", store: "Store", title: str, command: str, folder: Folder) -> None:
     from zoo.bench import figures, report, tables
     from zoo.bench.summary import summarise
 
@@ -232,9 +235,10 @@ def _publish(sweep: "Plan", store: "Store", title: str, command: str, out: Path)
         "report.html": report.report(summary),
     }
     for name, text in files.items():
-        (out / name).write_text(text, encoding="utf-8", errors="backslashreplace")
-    figures.draw(summary, out / "figures")
-    click.echo(f"tables, figures and report.html in {out}")
+        folder.write_text(name, text)
+    with folder.folder("figures", make=True) as inner:
+        figures.draw(summary, inner)
+    click.echo(f"tables, figures and report.html in {folder.path}")
 
 
 def _compare(sweep: "Plan", store: "Store", one: str, other: str) -> None:

@@ -14,6 +14,7 @@ from zoo import registry
 from zoo.bench import escape
 from zoo.cli.display import console
 from zoo.errors import UserError
+from zoo.files import open_folder
 
 
 @click.command()
@@ -84,7 +85,6 @@ def _checks(names: list[str], rungs: list[int], file: Path | None) -> bool:
 
 
 def _curves(names: list[str], num_seeds: int | None, jobs: int, out: Path) -> bool:
-    from zoo.bench.store import hold
     from zoo.crosscheck import curves
 
     pairs = [pair for pair in curves.PAIRS if not names or pair.algorithm in names]
@@ -93,14 +93,14 @@ def _curves(names: list[str], num_seeds: int | None, jobs: int, out: Path) -> bo
         raise UserError(f"no curves to compare for {', '.join(names)}; there are some for: {known}")
     if num_seeds is not None:
         pairs = [replace(pair, seeds=num_seeds) for pair in pairs]
-    with hold(out):
-        store = curves.Store(out)
+    with open_folder(out, make=True) as folder, folder.locked():
+        store = curves.Store(folder)
         for line in curves.measure(store, pairs, jobs):
             click.echo(line)
-    verdicts = [verdict for pair in pairs for verdict in curves.judge(store, pair)]
-    for pair in pairs:
-        curves.draw(store, pair, out / f"{pair.name}.svg")
-    (out / "curves.md").write_text(curves.markdown(verdicts))
+        verdicts = [verdict for pair in pairs for verdict in curves.judge(store, pair)]
+        for pair in pairs:
+            curves.draw(store, pair)
+        folder.write_text("curves.md", curves.markdown(verdicts))
     table = Table("entry", "env", "measure", "zoo", "SB3", "difference (90%)", "margin", "verdict")
     for verdict in verdicts:
         colour = "[green]equivalent[/green]" if verdict.equivalent else "[bold red]not shown equivalent[/bold red]"

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from zoo.files import Folder
 from zoo.machine import safe_path
 from zoo.settings import Settings, resolve
 from zoo.statistics import Estimate, estimate, iqm_difference
@@ -25,6 +25,7 @@ CHECKPOINTS, EPISODES, FINAL_EPISODES = 10, 10, 100
 RANGES = {"CartPole-v1": (22.0, 500.0), "Pendulum-v1": (-1230.0, -150.0)}
 END_MARGIN, AREA_MARGIN = 0.05, 0.10
 SIDES = ("zoo", "sb3")
+FILE = "curves.jsonl"
 INTRODUCTION = """\
 Written by `zoo crosscheck --rung 3`. Interquartile means over seeds with 95% bootstrap intervals, of the mean return of
 100 episodes at the end and of the area under the curve; their difference with its 90% interval, which must lie within
@@ -88,11 +89,11 @@ def train(side: str, pair: Pair, seed: int) -> dict[str, Any]:
 class Store:
     """Finished runs, one JSON object a line; a run is known by its side and its settings."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.file = folder / "curves.jsonl"
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        self.runs = [json.loads(line) for line in lines]
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        with folder.append(FILE) as file:
+            file.seek(0)
+            self.runs = [json.loads(line) for line in file]
 
     def find(self, side: str, pair: Pair, seed: int) -> dict[str, Any] | None:
         """The run with exactly these settings, if it was finished."""
@@ -102,8 +103,8 @@ class Store:
     def add(self, run: dict[str, Any]) -> None:
         """Write a run down."""
         self.runs.append(json.loads(json.dumps(run)))
-        with self.file.open("a") as file:
-            file.write(json.dumps(run) + "\n")
+        with self.folder.append(FILE) as file:
+            file.write(f"{json.dumps(run)}\n".encode())
 
 
 def measure(store: Store, pairs: list[Pair], jobs: int) -> Iterator[str]:
@@ -182,8 +183,8 @@ def markdown(verdicts: list[Verdict]) -> str:
     return f"# Learning curves of both libraries\n\n{INTRODUCTION}\n{table}\n\n{figures}\n"
 
 
-def draw(store: Store, pair: Pair, file: Path) -> None:
-    """Learning curves of both sides: interquartile means over seeds with 95% bands."""
+def draw(store: Store, pair: Pair) -> None:
+    """Learning curves of both sides: interquartile means over seeds with 95% bands, beside the results."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -200,5 +201,6 @@ def draw(store: Store, pair: Pair, file: Path) -> None:
         axes.fill_between(steps, [band.low for band in bands], [band.high for band in bands], alpha=0.2)
     axes.set(xlabel="steps", ylabel="return", title=f"{pair.algorithm} on {pair.env}, {pair.seeds} seeds")
     axes.legend()
-    figure.savefig(file, metadata={"Date": None})
+    with store.folder.write(f"{pair.name}.svg") as file:
+        figure.savefig(file, format="svg", metadata={"Date": None})
     plt.close(figure)
