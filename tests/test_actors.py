@@ -325,9 +325,17 @@ def test_so_they_do_in_processes(name: str, mode: AutoresetMode) -> None:
     assert_newest(*learn(stamped(name, VECTORS[mode], vec="native"), 400))
 
 
+@pytest.fixture
+def ray_finds_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the extra `ray`: skipped without it. Its workers import what tests hand them."""
+    pytest.importorskip("ray")
+    here = str(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])]))
+
+
+@pytest.mark.usefixtures("ray_finds_tests")
 @pytest.mark.parametrize("name", ON_POLICY)
 def test_so_they_do_on_ray(name: str) -> None:
-    pytest.importorskip("ray")
     assert_newest(*learn(stamped(name, VECTORS[AutoresetMode.NEXT_STEP], vec="native", engine="ray"), 400))
 
 
@@ -436,9 +444,11 @@ def test_off_policy_actors_are_told_the_step_also_before_the_first_update() -> N
 
 
 @contextmanager
-def impatient_after_the_first_segment(env: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
+def impatient_after_the_first_segment(
+    env: object, monkeypatch: pytest.MonkeyPatch, engine: str = "processes"
+) -> Iterator[Remote]:
     """An actor whose segments of 30 steps take three seconds, waited for by somebody who waits one."""
-    source = stamped("a2c", env, actors=1, num_envs=1, num_steps=30).source
+    source = stamped("a2c", env, actors=1, num_envs=1, num_steps=30, engine=engine).source
     assert isinstance(source, Remote)
     with closing(source):
         for _ in range(30):
@@ -462,6 +472,18 @@ def test_an_actor_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ActorError, match="no step of actors 0 in 1 seconds"):
             source.step(Progress(0, 100))
         assert time.monotonic() - began < 10
+
+
+@pytest.mark.usefixtures("ray_finds_tests")
+def test_so_it_is_on_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    with impatient_after_the_first_segment(partial(Stamps, pause=0.1), monkeypatch, "ray") as source:
+        for _ in range(30):
+            source.step(Progress(0, 100))
+    with (
+        impatient_after_the_first_segment(partial(Stamps, hangs_in=40), monkeypatch, "ray") as source,
+        pytest.raises(ActorError, match="no step of actors 0 in 1 seconds"),
+    ):
+        source.step(Progress(0, 100))
 
 
 def test_actors_leave_it_to_the_learner_when_to_stop() -> None:
