@@ -111,9 +111,9 @@ class Envs:
         Raises EnvError for a reward or an observation that is not finite in the type in which it is stored.
         """
         obs, numbers = self.obs, self.numbers.copy()
+        if action.dtype.kind == "f" and not np.isfinite(action).all():
+            raise DivergedError(f"the policy became NaN: it acts {action[0]}; earlier checkpoints are whole")
         decoded = self.spec.decode_action(action)
-        if decoded.dtype.kind == "f" and not np.isfinite(decoded).all():
-            raise DivergedError(f"the policy became NaN: it acts {decoded[0]}; earlier checkpoints are whole")
         self.actions.append(decoded)
         out = self._advance(decoded)
         self.lengths += out.alive
