@@ -1,7 +1,15 @@
 """A compiled step gives an eager one's numbers, for every entry; who compiles is decided by the settings."""
 
+import os
+import resource
 import shutil
+import subprocess
+import sys
+import timeit
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,7 +19,10 @@ from numpy.random import SeedSequence
 from tabular import live
 from torch import Tensor
 
+import zoo
+import zoo.compile
 from zoo import registry
+from zoo.cli import main
 from zoo.compile import WORTH_IT, compile_step
 from zoo.errors import UserError
 from zoo.settings import resolve
@@ -131,3 +142,156 @@ def test_a_changed_attribute_is_noticed() -> None:
     for scale in (2.0, 3.0, 2.0):
         algo.scale = scale
         assert algo.step(torch.ones(2)).tolist() == [scale] * 2
+
+
+# Without a place for the compiler's files
+
+
+RUN = """
+import resource, sys, warnings
+import torch, zoo
+from zoo import compile
+compile.WORTH_IT = 1
+limit = int(sys.argv[1])
+def trained(mode):
+    settings = dict(total_steps=200, seed=1, num_envs=2, threads=1, eval_episodes=1, compile=mode)
+    agent = zoo.train("a2c", "CartPole-v1", **settings)
+    return torch.cat([p.detach().flatten() for p in agent.parameters()])
+plain = trained("off")
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # a file that grows beyond it fails as on a full disk
+for _ in range(2):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert torch.equal(trained("auto"), plain)
+    for each in caught:
+        if "uncompiled" in str(each.message):
+            print(each.message)
+"""
+
+
+@pytest.mark.parametrize(
+    ("cache", "limit", "reason"),
+    [
+        ("/proc/nothing", 0, "No such file or directory"),  # read-only for root as well
+        ("file", 0, "File exists"),
+        ("folder", 10, "File too large"),  # for the first byte of all
+        ("folder", 200_000, "error"),  # for the C++ compiler
+    ],
+)
+def test_a_run_without_a_cache_ends_as_an_uncompiled_one(cache: str, limit: int, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / cache), "TMPDIR": str(tmp_path)}
+    environment |= {"PYTHONPATH": str(Path(zoo.__file__).parent.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", RUN, str(limit)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2  # one for each of two runs
+    for line in lines:
+        assert line.startswith("updates run uncompiled, and slower: torch cannot compile here (")
+        assert reason in line
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may have more than ten bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+
+def compiled(step: Any, mode: str) -> Scaling:
+    algo, spec, _ = make("a2c")
+    scaling = type("Own", (Scaling,), {"step": step})(2.0)
+    assert compile_step(scaling, algo.make_buffer(spec, 2), mode, 50_000_000)
+    return scaling
+
+
+def double(self: Scaling, x: Tensor, negate: bool = False) -> Tensor:
+    return -self.scale * x.sin() if negate else self.scale * x.sin() + 0.123
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_a_disk_that_fills_up_later_is_met_at_the_next_compilation() -> None:
+    algo, x = compiled(double, "auto"), torch.ones(3)
+    expected = [double(algo, x), double(algo, x.double(), True)]
+    torch.testing.assert_close(algo.step(x), expected[0])
+    with full_disk(), pytest.warns(UserWarning, match="uncompiled, and slower: .*File too large"):
+        assert torch.equal(algo.step(x.double(), True), expected[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once
+        assert torch.equal(algo.step(x), expected[0])
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_who_insists_on_compilation_is_told() -> None:
+    algo = compiled(double, "on")
+    with full_disk(), pytest.raises(UserError, match=r"compile = on, but torch cannot compile here \(.*too large"):
+        algo.step(torch.ones(5))
+
+
+def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    algo, spec, _ = make("a2c")
+    monkeypatch.setattr("getpass.getuser", nobody)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back afterwards
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert compile_step(algo, algo.make_buffer(spec, 2), "on", 1)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / f"torchinductor_uid_{os.getuid()}")
+
+
+def test_no_folder_for_temporary_files_is_said_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError("no usable temporary directory")
+
+    algo, spec, _ = make("a2c")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back afterwards
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    with pytest.warns(UserWarning, match="uncompiled, and slower: .*no usable temporary directory"):
+        assert not compile_step(algo, algo.make_buffer(spec, 2), "auto", 50_000_000)
+    with pytest.raises(UserError, match="no usable temporary directory"):
+        compile_step(algo, algo.make_buffer(spec, 2), "on", 1)
+
+
+def test_the_command_says_it_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(zoo.compile, "WORTH_IT", 1)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/proc/nothing")
+    run = "run a2c --env CartPole-v1 --total-steps 50 --eval-episodes 1 --compile auto --quiet"
+    with pytest.raises(SystemExit) as raised:
+        main([*run.split(), "--out", str(tmp_path / "run")])
+    assert raised.value.code == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("zoo: updates run uncompiled, and slower: torch cannot compile here")
+
+
+def wrong(self: Scaling, x: Tensor) -> Tensor:
+    return x @ torch.ones(7, 7)
+
+
+def test_an_error_of_the_step_itself_is_not_taken_for_one_of_the_machine() -> None:
+    algo = compiled(wrong, "auto")
+    with pytest.raises(torch._dynamo.exc.TorchRuntimeError, match="7"):
+        algo.step(torch.ones(3, 3))
+
+
+def test_the_way_round_costs_less_than_a_microsecond() -> None:
+    algo = Scaling(2.0)
+    algo.step = lambda x, y: None  # type: ignore[method-assign,assignment]
+    step = zoo.compile._or_plain(algo, algo.step, "auto")
+    best = [min(timeit.repeat(lambda f=f: f(1, 2), number=10_000, repeat=20)) / 10_000 for f in (algo.step, step)]
+    assert best[1] - best[0] < 1e-6

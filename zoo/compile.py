@@ -4,9 +4,12 @@ Small networks on a CPU spend their time in dispatch, so the unit is an algorith
 with all noise drawn outside. Compiled or not, the same numbers come out, to rounding.
 """
 
+import getpass
 import inspect
+import os
 import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from types import FunctionType, MethodType
@@ -21,6 +24,7 @@ from zoo.untrusted import brief
 
 WORTH_IT = 5000  # steps: compiling takes 5 to 30 s and saves 0.5 to 5 ms a step
 COMPILERS = ("g++", "clang++", "c++")
+CACHE = "TORCHINDUCTOR_CACHE_DIR"  # the variable that names the folder of torch's compiler
 PLAIN = ("CONSTANT_MATCH", "EQUALS_MATCH")  # torch's names for conditions on numbers, text and the like
 
 
@@ -40,7 +44,7 @@ def compile_step(algo: Any, buffer: Buffer, mode: str, total_steps: int) -> bool
         return False
     try:
         compiled = _compiled(algo.step)
-    except (OSError, KeyError) as error:  # KeyError: its folder has the user's name, and this user has none
+    except OSError as error:
         _do_without(mode, _no_place(error))
         return False
     algo.step = _or_plain(algo, compiled, mode)
@@ -48,18 +52,31 @@ def compile_step(algo: Any, buffer: Buffer, mode: str, total_steps: int) -> bool
 
 
 def _compiled(step: MethodType) -> Callable[..., Any]:
-    """`step` as torch compiles it, once it is called; an OSError or a KeyError where torch finds no folder for that."""
+    """`step` as torch compiles it, once it is called; an OSError where torch cannot write."""
+    _make_folder()
     with safe_path():  # torch tries in another process what the processor can do
         from torch._inductor.cpu_vec_isa import pick_vec_isa
-        from torch._inductor.runtime.cache_dir_utils import cache_dir
 
         from zoo.products import OPTIONS  # which imports torch's compiler: two seconds that uncompiled runs do without
 
-        cache_dir()
         pick_vec_isa()
     torch._dynamo.config.trace_autograd_ops = True  # torch.autograd.grad inside the graph
     options: dict[str, Any] = {**OPTIONS, "guard_filter_fn": _worth_checking(step)}
     return torch.compile(_with_code_of_its_own(step), fullgraph=True, options=options)
+
+
+def _make_folder() -> None:
+    """Make the folder of torch's compiler; an OSError where that fails.
+
+    torch makes it while it is imported, and an import that failed halfway can never be repeated in this process.
+    """
+    if CACHE not in os.environ:
+        try:
+            user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
+        except (KeyError, ModuleNotFoundError, OSError):  # nobody has this number
+            user = f"uid_{os.getuid()}"
+        os.environ[CACHE] = os.path.join(tempfile.gettempdir(), f"torchinductor_{user}")
+    os.makedirs(os.path.abspath(os.environ[CACHE]), exist_ok=True)
 
 
 def _or_plain(algo: Any, compiled: Callable[..., Any], mode: str) -> Callable[..., Any]:
@@ -95,7 +112,7 @@ def _cause(error: BaseException | None) -> BaseException | None:
 def _no_place(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if "error: " in line]  # of all that a C++ compiler says
     said = lines[0] if lines else error
-    return brief(f"torch cannot compile here ({said}); let TORCHINDUCTOR_CACHE_DIR name a folder with space for it")
+    return brief(f"torch cannot compile here ({said}); let {CACHE} name a folder with space for it")
 
 
 def _do_without(mode: str, reason: str) -> None:
