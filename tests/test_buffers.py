@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from numpy.random import SeedSequence
 from numpy.typing import NDArray
 
+from zoo import registry
 from zoo.buffers import RolloutBuffer, SegmentBuffer, Transition
 from zoo.errors import UserError
 from zoo.spec import Spec
@@ -234,3 +236,26 @@ def test_shapes_and_dtypes_follow_the_spaces(
     ]  # fmt: skip
     assert (rollout.obs == 3).all()
     assert (rollout.action == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        (
+            "ppo",
+            {"num_steps": 10**13},
+            r"a rollout of 10,000,000,000,000 transitions x \d+ bytes = .* set num_steps to",
+        ),
+        ("a2c", {"num_steps": 10**9, "num_envs": 4000}, "a rollout of 4,000,000,000,000 transitions"),
+        ("impala", {"num_steps": 10**13}, "a rollout of 10,000,000,000,000 transitions"),
+        ("dqn", {"capacity": 10**13}, r"a replay of 10,000,000,000,001 transitions .* set capacity to"),
+        ("dqn", {"batch_size": 10**11}, r"a sample of 3,200,000,000,000 transitions .* set batch_size to"),
+        ("dqn", {"n_step": 10**10, "capacity": 1}, r"a replay of 10,000,000,001 transitions"),
+    ],
+)
+def test_what_does_not_fit_the_memory_is_refused_by_the_sum(name: str, settings: dict[str, int], message: str) -> None:
+    num_envs = settings.pop("num_envs", 1)
+    spec = Spec(spaces.Box(-1, 1, (4,)), spaces.Discrete(2))
+    algo = registry.make(name, spec, registry.load_class(name).Config(**settings), SeedSequence(0))
+    with pytest.raises(UserError, match=message):
+        algo.make_buffer(spec, num_envs)

@@ -117,6 +117,8 @@ class _Columns:
 
     def __init__(self, spec: Spec, num_envs: int, num_steps: int) -> None:
         self.spec, self.num_steps = spec, num_steps
+        row_bytes = sum(field.nbytes for field in allocate(spec, 1))
+        check_memory("a rollout", num_steps * num_envs, row_bytes, "num_steps", each=num_envs)
         self._rows = allocate(spec, num_steps, num_envs)
         self._tensors = map_fields(torch.from_numpy, self._rows)
         self._filled = np.zeros(num_envs, np.int64)
@@ -376,7 +378,10 @@ class ReplayBuffer:
         self.rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
         num_rows = max(config.capacity // num_envs, config.n_step) + 1  # one more for the newest successor
         self.num_slots = num_rows * num_envs
-        check_memory(spec, self.num_slots, prioritized=priority_exponent > 0)
+        row_bytes = replay_bytes(spec, prioritized=priority_exponent > 0)
+        check_memory("a replay", self.num_slots, row_bytes, "capacity")
+        together = 2 * TOGETHER * config.n_step  # with their successors
+        check_memory("a sample", config.batch_size * together, row_bytes, "batch_size", each=together)
         self._records = np.zeros(self.num_slots, record_of(spec))
         self._startable = self._records["startable"]  # which slots hold a whole transition
         self._final = sparse((self.num_slots, *spec.obs_shape), spec.obs_dtype)  # by the slot that ended its episode
@@ -563,8 +568,8 @@ class SumTree:
             self.sums[node] = self.sums[2 * node] + self.sums[2 * node + 1]
 
 
-def check_memory(spec: Spec, slots: int, *, prioritized: bool) -> None:
-    """A UserError, with the arithmetic, where a replay of so many slots does not fit the free memory.
+def replay_bytes(spec: Spec, *, prioritized: bool) -> int:
+    """The bytes of a slot of a replay.
 
     Final observations smaller than a page of memory share theirs with others, and are counted for each slot. Larger
     ones, images for the most part, are not counted: they take memory only where an episode ended, at most as much again
@@ -573,10 +578,18 @@ def check_memory(spec: Spec, slots: int, *, prioritized: bool) -> None:
     obs_bytes = spec.obs_dtype.itemsize * int(np.prod(spec.obs_shape))
     final_bytes = obs_bytes if obs_bytes < mmap.PAGESIZE else 0
     # A tree of priorities has up to four nodes of 8 bytes for each slot.
-    row_bytes = record_of(spec).itemsize + final_bytes + 32 * prioritized
-    needed, free = slots * row_bytes, psutil.virtual_memory().available
+    return record_of(spec).itemsize + final_bytes + 32 * prioritized
+
+
+def check_memory(what: str, count: int, row_bytes: int, setting: str, *, each: int = 1) -> None:
+    """Raise UserError, with the arithmetic, unless so many transitions fit the free memory.
+
+    `setting` is what to make smaller, and `each` how many transitions one of it stands for.
+    """
+    needed, free = count * row_bytes, psutil.virtual_memory().available
     if needed > free:
+        most = max(int(0.8 * free / row_bytes) // each, 1)
         raise UserError(
-            f"a replay of {slots:,} transitions x {row_bytes:,} bytes = {needed / 2**30:.1f} GiB does not fit the "
-            f"{free / 2**30:.1f} GiB of free memory; set capacity to {int(0.8 * free / row_bytes):,} or less"
+            f"{what} of {count:,} transitions x {row_bytes:,} bytes = {needed / 2**30:.1f} GiB does not fit the "
+            f"{free / 2**30:.1f} GiB of free memory; set {setting} to {most:,} or less"
         )

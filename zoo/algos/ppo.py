@@ -28,7 +28,7 @@ class PPOConfig:
 
     num_steps: int = Field(2048, ge=1, description="steps per environment in a rollout")
     batch_size: int = Field(64, ge=2, description="transitions in a minibatch")
-    num_epochs: int = Field(10, ge=1, description="passes over each rollout")
+    num_epochs: int = Field(10, ge=1, le=10_000, description="passes over each rollout")
     gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
     lam: float = Field(0.95, ge=0, le=1, description="GAE's λ: 0 is one-step TD, 1 sums all rewards of the rollout")
     learning_rate: float = Field(3e-4, gt=0, description="Adam's step size at the start")

@@ -30,10 +30,14 @@ class QACConfig:
     gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
     lam: float = Field(0.0, ge=0, le=1, description="λ of the critic's returns: 0 is SARSA, above it SARSA(λ)")
     baseline: bool = Field(False, description="subtract b(s) = E_a Q(s, a) from the actor's Q(s, a)")
-    baseline_samples: int = Field(8, ge=1, description="actions drawn for b(s) where they cannot be enumerated")
+    baseline_samples: int = Field(
+        8, ge=1, le=1000, description="actions drawn for b(s) where they cannot be enumerated"
+    )
     learning_rate: float = Field(7e-4, gt=0, description="step size at the start")
     learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
-    critic_updates: int = Field(1, ge=1, description="steps of the critic on each rollout, before the actor's one")
+    critic_updates: int = Field(
+        1, ge=1, le=1000, description="steps of the critic on each rollout, before the actor's one"
+    )
     optimizer: Literal["rmsprop", "adam"] = Field("rmsprop", description="which optimiser")
     optimizer_eps: float = Field(1e-5, gt=0, description="ε in the optimiser's denominator")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
