@@ -73,7 +73,13 @@ def bench(
         if dry_run:
             _list(_missing(sweep, store), store, jobs, len(sweep.jobs))
             return
-        failed = 0 if no_train else _train(sweep, store, folder, lambda: _engine(engine, ray_address, jobs), jobs)
+        failed = 0
+        if no_train:
+            _announce(sweep, store, jobs)
+        else:
+            with folder.locked():  # another sweep may have done some until now
+                missing = _announce(sweep, store, jobs)
+                failed = _train(missing, store, _engine(engine, ray_address, jobs)) if missing else 0
         _publish(sweep, store, f"zoo bench, preset {preset}", _command(), folder)
     if compared:
         _compare(sweep, store, *compared)
@@ -171,23 +177,24 @@ def _list(missing: list["Job"], store: "Store", jobs: int, total: int) -> None:
     click.echo(f"{left}; about {_estimate(missing, store, jobs)} with {jobs} at a time")
 
 
-def _train(sweep: "Plan", store: "Store", folder: Folder, engine: Callable[[], Any], jobs: int) -> int:
-    """Do what no other sweep has done, alone in the folder; how many jobs failed."""
+def _announce(sweep: "Plan", store: "Store", jobs: int) -> list["Job"]:
+    """Say how much there is to do; returns it."""
+    missing = _missing(sweep, store)
+    known = len(sweep.jobs) - len(missing)
+    click.echo(f"{len(sweep.jobs)} jobs, {known} of them done before; about {_estimate(missing, store, jobs)}")
+    return missing
+
+
+def _train(missing: list["Job"], store: "Store", engine: Any) -> int:
     failed = 0
-    with folder.locked():
-        missing = _missing(sweep, store)
-        known = len(sweep.jobs) - len(missing)
-        click.echo(f"{len(sweep.jobs)} jobs, {known} of them done before; about {_estimate(missing, store, jobs)}")
-        if not missing:
-            return 0
-        with _progress(len(missing)) as (watch, finish):
-            for outcome in engine().run(missing, watch):
-                if outcome.error is None:
-                    store.add(outcome.job, "done", outcome.result)
-                else:
-                    store.add(outcome.job, "failed", {"error": outcome.error})
-                    failed += 1
-                finish(outcome)
+    with _progress(len(missing)) as (watch, finish):
+        for outcome in engine.run(missing, watch):
+            if outcome.error is None:
+                store.add(outcome.job, "done", outcome.result)
+            else:
+                store.add(outcome.job, "failed", {"error": outcome.error})
+                failed += 1
+            finish(outcome)
     return failed
 
 
