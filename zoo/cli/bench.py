@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,13 +73,10 @@ def bench(
         if dry_run:
             _list(_missing(sweep, store), store, jobs, len(sweep.jobs))
             return
-        failed = 0
-        if no_train:
-            _announce(sweep, store, jobs)
-        else:
-            with folder.locked():  # another sweep may have done some until now
-                missing = _announce(sweep, store, jobs)
-                failed = _train(missing, store, _engine(engine, ray_address, jobs)) if missing else 0
+        with nullcontext() if no_train else folder.locked():  # another sweep may have done some until now
+            missing = _announce(sweep, store, jobs)
+            train = missing and not no_train
+            failed = _train(missing, store, _engine(engine, ray_address, jobs)) if train else 0
         _publish(sweep, store, f"zoo bench, preset {preset}", _command(), folder)
     if compared:
         _compare(sweep, store, *compared)
