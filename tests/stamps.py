@@ -18,8 +18,8 @@ from numpy.random import SeedSequence
 from torch import Tensor
 
 from zoo import registry
-from zoo.actors import acting_parameters
-from zoo.algos.base import Progress
+from zoo.actors.inline import acting_parameters
+from zoo.protocol import Progress
 from zoo.spec import Spec
 
 CHOICES = 64

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zoo import registry
-from zoo.algos.base import Progress
-from zoo.envs import Envs
+from zoo.envs.envs import Envs
+from zoo.envs.make import EnvLike, vectorize
+from zoo.protocol import Progress
 from zoo.spec import Spec
-from zoo.vector import EnvLike, vectorize
 
 Array = NDArray[np.float64]
 

@@ -23,17 +23,23 @@ from numpy.random import SeedSequence
 from stamps import CHOICES, VECTORS, Stamps, make_stamping, make_telling_progress, parameter_of
 
 import zoo
-from zoo import actors, registry
-from zoo.actors import Collected, Job, Processes, Remote, Worker, load_weights, weights_of
-from zoo.algos.base import Progress
-from zoo.buffers import SegmentBuffer, Transition, allocate
+from zoo import registry
+from zoo.actors import processes
+from zoo.actors import remote as remote_actors
+from zoo.actors.inline import load_weights, weights_of
+from zoo.actors.processes import Processes
+from zoo.actors.remote import Collected, Job, Remote, Worker
+from zoo.buffers.rows import allocate
+from zoo.buffers.segments import SegmentBuffer
 from zoo.errors import ActorError, UserError
-from zoo.loop import Learner
 from zoo.machine import processor
-from zoo.runs import _inline, _remote, prepare
+from zoo.protocol import Progress, Transition
+from zoo.runs.assemble import _inline, _remote
+from zoo.runs.prepare import prepare
 from zoo.settings import Run
 from zoo.spec import Spec
 from zoo.taxonomy import Data
+from zoo.training.loop import Learner
 
 SPEC = Spec(gym.spaces.Box(-9, 9, (1,)), gym.spaces.Discrete(2))
 SMALL = {"total_steps": 200, "num_envs": 2, "num_steps": 5, "seed": 0, "eval_every": 0, "eval_episodes": 0}
@@ -453,7 +459,7 @@ def impatient_after_the_first_segment(
     with closing(source):
         for _ in range(30):
             source.step(Progress(0, 100))
-        monkeypatch.setattr(actors, "TIMEOUT", 1.0)
+        monkeypatch.setattr(remote_actors, "TIMEOUT", 1.0)
         yield source
 
 
@@ -512,7 +518,7 @@ def test_actors_import_nothing_from_the_working_directory(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     if not safe:
-        monkeypatch.setattr(actors, "safe_path", nullcontext)
+        monkeypatch.setattr(processes, "safe_path", nullcontext)
     source = remote("a2c", actors=1)
     with closing(source), nullcontext() if safe else pytest.raises(ActorError, match="actor 0 died"):
         source.step(Progress(0, 100))

@@ -15,13 +15,12 @@ from probes import ALGORITHMS, GAMMA, PROBES, SPACES, Array
 from torch import Tensor
 
 from zoo import registry
-from zoo.algos.base import Progress
-from zoo.buffers import Transition
 from zoo.config import field_info
-from zoo.envs import Envs
+from zoo.envs.envs import Envs
+from zoo.envs.make import vectorize
+from zoo.protocol import Progress, Transition
 from zoo.spec import Spec
 from zoo.taxonomy import Cell
-from zoo.vector import vectorize
 
 OBS = spaces.Box(-4, 4, (2,), np.float32)
 

@@ -31,8 +31,8 @@ from zoo.bench.store import Store
 from zoo.bench.summary import normalize, scores, summarise
 from zoo.cli import cli
 from zoo.errors import UserError
-from zoo.files import open_folder
 from zoo.statistics import Estimate, estimate
+from zoo.storage.files import open_folder
 
 FIGURES = ("curve-CartPole-v1", "curve-Pendulum-v1", "performance-profile", "sample-efficiency", "score-against-time")
 TINY = {"total_steps": 512, "num_envs": 1, "num_steps": 128, "batch_size": 64}

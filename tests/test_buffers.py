@@ -10,10 +10,12 @@ from numpy.random import SeedSequence
 from numpy.typing import NDArray
 
 from zoo import registry
-from zoo.buffers import RolloutBuffer, SegmentBuffer, Transition
+from zoo.buffers.rollout import RolloutBuffer
+from zoo.buffers.segments import SegmentBuffer
 from zoo.errors import UserError
+from zoo.protocol import Transition
 from zoo.spec import Spec
-from zoo.state import Unpacker, pack
+from zoo.storage.state import Unpacker, pack
 
 Array = NDArray[Any]
 

@@ -23,16 +23,22 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from zoo import registry, runs
-from zoo.buffers import ReplayBuffer, RolloutBuffer, SegmentReplay, Transition, allocate
-from zoo.checkpoint import FOLDER, MANIFEST, interval, load, save
+from zoo.buffers.replay import ReplayBuffer
+from zoo.buffers.rollout import RolloutBuffer
+from zoo.buffers.rows import allocate
+from zoo.buffers.segments import SegmentReplay
 from zoo.cli import main
-from zoo.envs import Envs
+from zoo.envs.envs import Envs
+from zoo.envs.make import vectorize
 from zoo.errors import Interrupted, RunError, UserError
-from zoo.files import open_folder
-from zoo.runs import resumed_settings
+from zoo.protocol import Transition
+from zoo.runs import api
+from zoo.runs.checkpoint import FOLDER, MANIFEST, load, save
+from zoo.runs.resumed import resumed_settings
+from zoo.runs.stopping import interval
 from zoo.spec import Spec
-from zoo.state import Unpacker, pack
-from zoo.vector import vectorize
+from zoo.storage.files import open_folder
+from zoo.storage.state import Unpacker, pack
 
 ENTRIES = sorted(registry.load().algorithms)
 TIMING = {"seconds", "steps_per_second"}
@@ -679,7 +685,7 @@ def test_nothing_starts_before_reach_is_checked(
 ) -> None:
     run = rewritten(stopped, tmp_path, {"engine": "processes", "actors": 1000})
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
-    monkeypatch.setattr(runs, "run", lambda *_, **__: pytest.fail("it started"))
+    monkeypatch.setattr(api, "run", lambda *_, **__: pytest.fail("it started"))
     with pytest.raises(SystemExit) as raised:
         main(["run", "--resume", str(run)])
     assert raised.value.code == 2

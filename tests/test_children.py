@@ -29,7 +29,7 @@ STARTS = {
     "curves": """
         from pathlib import Path
         from zoo.crosscheck import curves
-        from zoo.files import open_folder
+        from zoo.storage.files import open_folder
         with open_folder(Path(sys.argv[1]), make=True) as folder:
             pairs = [curves.Pair("a2c", "CartPole-v1", 100, 1)]
             lines = list(curves.measure(curves.Store(folder), pairs, 1))
@@ -37,7 +37,7 @@ STARTS = {
     """,
     "environments": """
         import multiprocessing
-        from zoo.vector import vectorize
+        from zoo.envs.make import vectorize
         multiprocessing.set_start_method("spawn")
         vector = vectorize("CartPole-v1", 1, "async")
         vector.reset(seed=[0])

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 from tabular import Array, live, make, tabulate
 
-from zoo.optim import Adam
+from zoo.parts.optim import Adam
 from zoo.spec import Spec
 
 CELLS, MOVES, COLUMNS = 48, 4, 12

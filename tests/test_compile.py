@@ -20,13 +20,13 @@ from tabular import live
 from torch import Tensor
 
 import zoo
-import zoo.compile
+import zoo.training.compile
 from zoo import registry
 from zoo.cli import main
-from zoo.compile import WORTH_IT, compile_step
 from zoo.errors import UserError
 from zoo.settings import resolve
 from zoo.spec import Spec
+from zoo.training.compile import WORTH_IT, compile_step
 
 SMALL = {"hidden": (16, 16), "learning_rate": 1e-3, "batch_size": 8, "num_steps": 4, "capacity": 500}
 SMALL |= {"learning_starts": 16, "num_epochs": 2, "policy_delay": 2, "baseline": True, "target_every": 3}
@@ -150,7 +150,7 @@ def test_a_changed_attribute_is_noticed() -> None:
 RUN = """
 import resource, sys, warnings
 import torch, zoo
-from zoo import compile
+from zoo.training import compile
 compile.WORTH_IT = 1
 limit = int(sys.argv[1])
 def trained(mode):
@@ -269,7 +269,7 @@ def test_no_folder_for_temporary_files_is_said_or_refused(monkeypatch: pytest.Mo
 def test_the_command_says_it_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(zoo.compile, "WORTH_IT", 1)
+    monkeypatch.setattr(zoo.training.compile, "WORTH_IT", 1)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/proc/nothing")
     run = "run a2c --env CartPole-v1 --total-steps 50 --eval-episodes 1 --compile auto --quiet"
     with pytest.raises(SystemExit) as raised:
@@ -292,6 +292,6 @@ def test_an_error_of_the_step_itself_is_not_taken_for_one_of_the_machine() -> No
 def test_the_way_round_costs_less_than_a_microsecond() -> None:
     algo = Scaling(2.0)
     algo.step = lambda x, y: None  # type: ignore[method-assign,assignment]
-    step = zoo.compile._or_plain(algo, algo.step, "auto")
+    step = zoo.training.compile._or_plain(algo, algo.step, "auto")
     best = [min(timeit.repeat(lambda f=f: f(1, 2), number=10_000, repeat=20)) / 10_000 for f in (algo.step, step)]
     assert best[1] - best[0] < 1e-6

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from zoo.algos.a2c import A2C
 from zoo.algos.ppo import PPO
 from zoo.config import Field, build, config, field_info, linear
+from zoo.envs.normalize import ObsNormalizer, RewardNormalizer, RunningMoments
 from zoo.errors import UserError, nearest
-from zoo.normalize import ObsNormalizer, RewardNormalizer, RunningMoments
 from zoo.settings import Run
 from zoo.spec import Spec
 from zoo.taxonomy import AXES, CELLS, Cell, Data, Strategy, Target, parse_axis

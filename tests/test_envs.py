@@ -22,13 +22,17 @@ from numpy.random import SeedSequence
 from probes import ScriptedEnv, row, scripted_action, transitions
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from zoo.buffers import RolloutBuffer, Transition
-from zoo.envs import Envs, episode_seed
+from zoo.buffers.rollout import RolloutBuffer
+from zoo.envs.envs import Envs, episode_seed
+from zoo.envs.ids import make_env, resolve_id
+from zoo.envs.make import vectorize
+from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
+from zoo.envs.pool import MUJOCO, POOLED
 from zoo.errors import EnvError, UserError
-from zoo.normalize import ObsNormalizer, RewardNormalizer
+from zoo.machine import SIGNALS
+from zoo.protocol import Transition
 from zoo.settings import resolve
 from zoo.spec import Spec
-from zoo.vector import MUJOCO, POOLED, SIGNALS, make_env, resolve_id, vectorize
 
 STEPS = 40
 NUM_ENVS = 3
@@ -512,8 +516,8 @@ def test_processes_that_nobody_closed_end_with_the_program() -> None:
     program = """
 import numpy as np
 from numpy.random import SeedSequence
-from zoo.envs import Envs
-from zoo.vector import vectorize
+from zoo.envs.envs import Envs
+from zoo.envs.make import vectorize
 kept = Envs(vectorize("CartPole-v1", 2, "async"), SeedSequence(0))
 kept.reset()
 import builtins
@@ -659,7 +663,7 @@ def test_envpools_pendulum_is_another_task(monkeypatch: pytest.MonkeyPatch) -> N
     pytest.importorskip("envpool")
     with pytest.raises(UserError, match="envpool's Pendulum-v1 is not known to be gymnasium's task"):
         vectorize("Pendulum-v1", 2, "envpool")
-    monkeypatch.setattr("zoo.vector.POOLED", {"Pendulum-v1"})
+    monkeypatch.setattr("zoo.envs.make.POOLED", {"Pendulum-v1"})
     with pytest.raises(AssertionError):
         test_fast_environments_are_the_same_task("Pendulum-v1", "envpool")
 

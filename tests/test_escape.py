@@ -21,7 +21,7 @@ from zoo.bench import escape
 from zoo.bench.plan import plan
 from zoo.bench.store import Store
 from zoo.cli import cli
-from zoo.files import open_folder
+from zoo.storage.files import open_folder
 
 TEXTS = [
     "[/red] [bold",

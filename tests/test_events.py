@@ -4,8 +4,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from zoo.events import Events
-from zoo.files import open_folder
+from zoo.runs.events import Events
+from zoo.storage.files import open_folder
 
 
 def test_tensorboard_reads_rows_and_drops_those_that_a_resumed_run_writes_anew(tmp_path: Path) -> None:

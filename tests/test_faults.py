@@ -29,11 +29,13 @@ from tally import Tally
 from test_checkpoint import ENTRIES, OPTIONS, StopError, assert_same_end, rows_of, train
 
 import zoo
-from zoo import envs, recorder, runs
-from zoo.checkpoint import FOLDER, MANIFEST
+from zoo import runs
+from zoo.envs import envs as stepping
 from zoo.errors import DivergedError, EnvError, Interrupted, RunError, StorageError
-from zoo.events import Events
-from zoo.files import Folder
+from zoo.runs import recorder
+from zoo.runs.checkpoint import FOLDER, MANIFEST
+from zoo.runs.events import Events
+from zoo.storage.files import Folder
 
 pytestmark = pytest.mark.faults
 
@@ -225,7 +227,7 @@ def test_a_failing_environment(
     flaw: str, vec: str, tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run stops and says where; nothing bad was learned from: resumed, it ends as one that never failed."""
-    monkeypatch.setattr(envs, "TIMEOUT", 2.0)
+    monkeypatch.setattr(stepping, "TIMEOUT", 2.0)
     given = {"total_steps": 400, "seed": 1, "num_envs": 2, "vec": vec, "log_every": 20, "eval_every": 0}
     settings = runs.prepare("dqn", lambda: gym.Env(), {**given, "eval_episodes": 0, "learning_starts": 20}, source="t")
 
@@ -268,10 +270,10 @@ class Odd(gym.Env[Any, Any]):
 def test_an_odd_environment_is_stored_as_it_was(tally: Tally) -> None:
     from numpy.random import SeedSequence
 
-    from zoo.vector import vectorize
+    from zoo.envs.make import vectorize
 
     with tally.fault():
-        odd = envs.Envs(vectorize(Odd, 2), SeedSequence(0))
+        odd = stepping.Envs(vectorize(Odd, 2), SeedSequence(0))
         odd.reset()
         steps = [odd.step(np.zeros(2, np.int64), np.zeros(2, np.float32)).transition for _ in range(25)]
         for t, transition in enumerate(steps):
@@ -565,7 +567,7 @@ def test_the_second_signal_does_not_wait(tmp_path: Path, tally: Tally, monkeypat
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(60)
 
-    monkeypatch.setattr(envs.Envs, "step", slow_step)
+    monkeypatch.setattr(stepping.Envs, "step", slow_step)
     began = time.monotonic()
     with tally.fault(), pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", "a2c")
@@ -575,7 +577,7 @@ def test_the_second_signal_does_not_wait(tmp_path: Path, tally: Tally, monkeypat
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_is_heard_where_python_drops_what_it_raises(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the weak references of torch's compiler, in a run without a folder."""
-    step, count = envs.Envs.step, 0
+    step, count = stepping.Envs.step, 0
 
     def interrupted(self: Any, *args: Any) -> Any:
         nonlocal count
@@ -586,7 +588,7 @@ def test_ctrl_c_is_heard_where_python_drops_what_it_raises(tally: Tally, monkeyp
             del dying
         return step(self, *args)
 
-    monkeypatch.setattr(envs.Envs, "step", interrupted)
+    monkeypatch.setattr(stepping.Envs, "step", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with tally.fault(), pytest.raises(KeyboardInterrupt):

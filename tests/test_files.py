@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from zoo.errors import UserError
-from zoo.files import Folder, open_folder
-from zoo.tensors import write_tensors
+from zoo.storage.files import Folder, open_folder
+from zoo.storage.tensors import write_tensors
 
 OUTSIDE = "outside"
 
@@ -132,7 +132,7 @@ def test_a_folder_that_is_moved_is_still_written_to(run: Path) -> None:
 
 
 def test_one_process_at_a_time_holds_the_lock(run: Path) -> None:
-    other = "import sys; from pathlib import Path; from zoo.files import open_folder\n"
+    other = "import sys; from pathlib import Path; from zoo.storage.files import open_folder\n"
     other += "with open_folder(Path(sys.argv[1])) as folder, folder.locked(): print('in')"
     command = [sys.executable, "-c", other, str(run)]
     with open_folder(run) as folder:

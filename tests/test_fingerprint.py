@@ -52,14 +52,14 @@ def edit(file: Path, old: str, new: str) -> None:
     [
         ("errors.py", '"""A mistake in a command', '"""Something wrong in a command'),
         (
-            "targets.py",
+            "parts/targets.py",
             "    *bases, last = base.unbind()",
             "    # Backwards.\n    *bases, last = base.unbind()",
         ),
-        ("loop.py", "expected at least 1", "at least 1 is needed"),
-        ("compile.py", "updates run uncompiled, and slower", "slower, uncompiled"),
+        ("training/evaluation.py", "expected at least 1", "at least 1 is needed"),
+        ("training/compile.py", "updates run uncompiled, and slower", "slower, uncompiled"),
         ("algos/ppo.py", 'description="passes over each rollout"', 'description="epochs"'),
-        ("envs.py", "import warnings\n", "import warnings  # of workers\n"),
+        ("envs/envs.py", "import warnings\n", "import warnings  # of workers\n"),
         ("cli/display.py", "steps/s", "steps a second"),
         ("bench/figures.py", "alpha=0.15", "alpha=0.2"),
         ("algos/sac.py", "self.config.gamma", "0.5"),
@@ -74,11 +74,11 @@ def test_what_cannot_change_a_number_keeps_results(file: str, old: str, new: str
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("targets.py", "1 - lam", "2 - lam"),
-        ("loop.py", "EVALUATION = 1_000_003", "EVALUATION = 1_000_004"),
+        ("parts/targets.py", "1 - lam", "2 - lam"),
+        ("training/evaluation.py", "EVALUATION = 1_000_003", "EVALUATION = 1_000_004"),
         ("algos/ppo.py", "Field(3e-4", "Field(2e-4"),
-        ("algos/ppo.py", "from zoo.targets import gae", "from zoo.targets import lambda_return as gae"),
-        ("networks.py", "import torch.nn.functional as F", "import torch.nn.functional2 as F"),
+        ("algos/ppo.py", "from zoo.parts.targets import gae", "from zoo.parts.targets import lambda_return as gae"),
+        ("parts/networks.py", "import torch.nn.functional as F", "import torch.nn.functional2 as F"),
         ("machine.py", '"highest"', '"high"'),
     ],
 )
@@ -90,8 +90,8 @@ def test_what_changes_a_number_does_not(file: str, old: str, new: str, package: 
 
 def test_every_module_of_training_counts(package: Path) -> None:
     found = modules(ROOTS)
-    assert {"copied.envs", "copied.optim", "copied.products", "copied.normalize", "copied.algos.ppo"} <= found
-    assert not {name for name in found if re.match(r"copied\.(cli|bench|crosscheck|video)", name)}
+    assert {"copied.envs.envs", "copied.parts.optim", "copied.training.kernels.products", "copied.algos.ppo"} <= found
+    assert not {name for name in found if re.match(r"copied\.(cli|bench|crosscheck|runs\.video)", name)}
     keys = {now()}
     for count, name in enumerate(sorted(found), 2):
         file = module._file(name)
@@ -103,16 +103,16 @@ def test_every_module_of_training_counts(package: Path) -> None:
 
 def test_a_module_that_moves_counts_as_before(package: Path) -> None:
     before = now()
-    (package / "parts").mkdir()
-    (package / "parts" / "__init__.py").write_text('"""What algorithms are made of."""\n')
-    (package / "targets.py").rename(package / "parts" / "targets.py")
+    (package / "maths").mkdir()
+    (package / "maths" / "__init__.py").write_text('"""Recursions."""\n')
+    (package / "parts" / "targets.py").rename(package / "maths" / "targets.py")
     for file in package.rglob("*.py"):
-        file.write_text(file.read_text().replace("copied.targets", "copied.parts.targets"))
+        file.write_text(file.read_text().replace("copied.parts.targets", "copied.maths.targets"))
     assert now() == before
-    edit(package / "parts" / "targets.py", "1 - lam", "2 - lam")
+    edit(package / "maths" / "targets.py", "1 - lam", "2 - lam")
     assert now() != before
 
 
 def test_entries_do_not_share_more_than_they_import() -> None:
     files = {name: modules(["zoo.runs", registry.get(name).path.partition(":")[0]]) for name in ("ppo", "sac")}
-    assert files["ppo"] ^ files["sac"] == {"zoo.algos.ppo", "zoo.algos.sac", "zoo.noise"}
+    assert files["ppo"] ^ files["sac"] == {"zoo.algos.ppo", "zoo.algos.sac", "zoo.parts.noise", "zoo.parts.critics"}

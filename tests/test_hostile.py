@@ -26,13 +26,14 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from zoo import registry, runs
-from zoo.agent import DESCRIPTION, SPACE_LIMIT, WEIGHTS, Agent
 from zoo.cli import main
+from zoo.envs.normalize import ObsNormalizer
 from zoo.errors import UserError
-from zoo.normalize import ObsNormalizer
-from zoo.runs import settings_of
+from zoo.runs.resumed import settings_of
 from zoo.spec import Spec
-from zoo.untrusted import TEXT_LIMIT
+from zoo.storage.agent import DESCRIPTION, WEIGHTS, Agent
+from zoo.storage.load import SPACE_LIMIT
+from zoo.storage.untrusted import TEXT_LIMIT
 
 BOX = spaces.Box(np.array([-1, -2, 0], np.float32), np.array([1, 2, np.inf], np.float32))
 ACTIONS = {"ppo": spaces.Box(-2, 2, (2,)), "dqn": spaces.Discrete(3, start=-1), "a2c": spaces.MultiDiscrete([2, 3])}

@@ -21,7 +21,7 @@ from test_checkpoint import ENTRIES, SMALL, assert_same_end, train
 from test_faults import exit_code, finish, in_child
 
 from zoo import registry
-from zoo.vector import make_env
+from zoo.envs.ids import make_env
 
 
 def resetting_in_steps(num_envs: int, *, env_id: str, **kwargs: Any) -> SyncVectorEnv:

@@ -15,11 +15,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import zoo
 from zoo import registry, runs
-from zoo.agent import DESCRIPTION, WEIGHTS
-from zoo.envs import episode_seed
+from zoo.envs.envs import episode_seed
 from zoo.errors import UserError
-from zoo.loop import EVALUATION, evaluate
-from zoo.recorder import Recorder
+from zoo.runs.recorder import Recorder
+from zoo.storage.agent import DESCRIPTION, WEIGHTS
+from zoo.training.evaluation import EVALUATION, evaluate
 
 TIMES = {"seconds", "steps_per_second"}
 

@@ -13,18 +13,10 @@ from torch import Generator, Tensor, nn
 from torch import distributions as reference
 
 from zoo.errors import UserError
-from zoo.networks import (
-    Categorical,
-    Encoder,
-    EpsilonGreedy,
-    Gaussian,
-    MultiCategorical,
-    Policy,
-    SquashedPolicy,
-    V,
-    check_space,
-)
-from zoo.spec import Spec
+from zoo.parts.critics import SquashedPolicy
+from zoo.parts.networks import Encoder, Policy, V
+from zoo.parts.policies import Categorical, EpsilonGreedy, Gaussian, MultiCategorical
+from zoo.spec import Spec, check_space
 
 SIZES = (2, 3, 4)
 SAMPLES = 20_000

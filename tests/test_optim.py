@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.optim import Adam, RMSprop, polyak_
+from zoo.parts.optim import Adam, RMSprop, polyak_
 
 STEPS = 20
 PAIRS = {"adam": (Adam, torch.optim.Adam), "rmsprop": (RMSprop, torch.optim.RMSprop)}

@@ -40,12 +40,11 @@ from tabular import (
 )
 from torch import Tensor, nn
 
-from zoo.algos.base import Transition
-from zoo.buffers import Segment
-from zoo.envs import Envs
+from zoo.envs.envs import Envs
+from zoo.envs.make import vectorize
+from zoo.parts.targets import vtrace
+from zoo.protocol import Segment, Transition
 from zoo.spec import Spec
-from zoo.targets import vtrace
-from zoo.vector import vectorize
 
 EPSILON = 0.4  # ε-greedy probabilities are then tenths: 0.8 and 0.2
 

@@ -15,15 +15,16 @@ from scipy.stats import chisquare, kstwobign, norm
 
 import zoo
 from zoo import registry
-from zoo.actors import Inline
-from zoo.agent import Agent
-from zoo.algos.base import END, Progress
-from zoo.envs import Envs
-from zoo.loop import Learner
-from zoo.networks import Deterministic, Policy, SquashedPolicy
+from zoo.actors.inline import Inline
+from zoo.envs.envs import Envs
+from zoo.envs.make import vectorize
+from zoo.parts.critics import Deterministic, SquashedPolicy
+from zoo.parts.networks import Policy
+from zoo.protocol import END, Progress
 from zoo.settings import resolve
 from zoo.spec import Spec
-from zoo.vector import vectorize
+from zoo.storage.agent import Agent
+from zoo.training.loop import Learner
 
 Array = NDArray[Any]
 Cdf = Callable[[Array], Array]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch._inductor.utils import run_and_get_cpp_code
 
-from zoo.products import OPTIONS, PANEL
+from zoo.training.kernels.products import OPTIONS, PANEL
 
 CALL = "at::native::cpublas::brgemm("
 SPREAD = "omp parallel for collapse"

@@ -26,10 +26,10 @@ TOY = '''
 from gymnasium.spaces import Discrete
 from torch import nn
 
-from zoo.buffers import RolloutBuffer
+from zoo.buffers.rollout import RolloutBuffer
 from zoo.config import Field, config
-from zoo.networks import Policy
-from zoo.optim import Adam
+from zoo.parts.networks import Policy
+from zoo.parts.optim import Adam
 from zoo.taxonomy import Cell
 
 

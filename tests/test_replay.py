@@ -14,13 +14,15 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Generator
 
-from zoo import buffers
-from zoo.algos.base import Progress
-from zoo.buffers import ReplayBuffer, Segment, SegmentReplay, SumTree, Transition
+from zoo.buffers import rows as counted
+from zoo.buffers.priorities import SumTree
+from zoo.buffers.replay import ReplayBuffer
+from zoo.buffers.segments import SegmentReplay
 from zoo.errors import UserError
+from zoo.protocol import Progress, Segment, Transition
 from zoo.registry import load_class
 from zoo.spec import Spec
-from zoo.state import Unpacker, pack
+from zoo.storage.state import Unpacker, pack
 
 Array = NDArray[Any]
 
@@ -456,7 +458,7 @@ def test_images_take_memory_once_and_again_where_episodes_end(longest: int, copi
 
 
 def pretend_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr(buffers.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    monkeypatch.setattr(counted.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
 
 
 def test_a_replay_larger_than_memory_is_refused_with_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:

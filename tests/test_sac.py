@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from zoo import registry
 from zoo.algos import sac
-from zoo.algos.base import Progress
-from zoo.buffers import Segment
-from zoo.networks import TanhGaussian
+from zoo.parts.policies import TanhGaussian
+from zoo.protocol import Progress, Segment
 from zoo.spec import Spec
 
 Array = NDArray[Any]

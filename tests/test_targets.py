@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo import registry
-from zoo.algos.base import Progress
-from zoo.buffers import Transition
+from zoo.parts.targets import gae, lambda_return, n_step, standardize, vtrace
+from zoo.protocol import Progress, Transition
 from zoo.spec import Spec
-from zoo.targets import gae, lambda_return, n_step, standardize, vtrace
 
 Array = NDArray[np.float64]
 

@@ -12,18 +12,18 @@ from zoo.errors import UserError
 from zoo.taxonomy import Cell
 
 if TYPE_CHECKING:
-    from zoo.agent import Agent
-    from zoo.loop import Evaluation, evaluate
     from zoo.registry import lookup
-    from zoo.runs import load, resume, train
+    from zoo.runs.api import load, resume, train
+    from zoo.storage.agent import Agent
+    from zoo.training.evaluation import Evaluation, evaluate
 
 __all__ = ["Agent", "Cell", "Evaluation", "UserError", "evaluate", "load", "lookup", "resume", "train"]
 
 # What needs torch is imported when it is first used.
 _LAZY = {
-    "Agent": "zoo.agent",
-    "Evaluation": "zoo.loop",
-    "evaluate": "zoo.loop",
+    "Agent": "zoo.storage.agent",
+    "Evaluation": "zoo.training.evaluation",
+    "evaluate": "zoo.training.evaluation",
     "load": "zoo.runs",
     "lookup": "zoo.registry",
     "resume": "zoo.runs",

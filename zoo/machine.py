@@ -1,8 +1,10 @@
 """How training uses the machine: its processor, and processes beside this one."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -50,3 +52,11 @@ def safe_path() -> Iterator[None]:
             os.environ.pop("PYTHONSAFEPATH", None)
         else:
             os.environ["PYTHONSAFEPATH"] = before
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that stop a run
+
+
+def device_of(algo: Any) -> torch.device:
+    """The device of an algorithm's parameters."""
+    return next(iter(algo.parameters())).device

@@ -21,7 +21,7 @@ from zoo.taxonomy import AXES, CELLS, Cell, parse_axis
 if TYPE_CHECKING:
     from numpy.random import SeedSequence
 
-    from zoo.algos.base import Algorithm
+    from zoo.protocol import Algorithm
     from zoo.spec import Spec
 
 
@@ -208,7 +208,7 @@ def make(name: str, spec: "Spec", config: Any, seeds: "SeedSequence", device: st
     """
     import torch
 
-    from zoo.networks import check_space
+    from zoo.spec import check_space
 
     cls = load_class(name)
     check_space(name, spec, cls.spaces)

@@ -196,3 +196,10 @@ def _space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
             return spaces.MultiDiscrete(np.array(data["nvec"]), dtype=dtype.type, start=np.array(data["start"]))
         case other:
             raise UserError(f"saved space {other!r} is not one of Box, Discrete, MultiDiscrete")
+
+
+def check_space(name: str, spec: Spec, supported: tuple[type, ...]) -> None:
+    """A UserError unless the action space is one that the algorithm supports."""
+    if not isinstance(spec.action_space, supported):
+        names = ", ".join(space.__name__ for space in supported)
+        raise UserError(f"{name} needs actions of type {names}; this environment's are {spec.action_space}")

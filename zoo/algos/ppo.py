@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Generator, Tensor, nn
 
-from zoo.algos.base import Progress, Spec, Transition
 from zoo.buffers import RolloutBuffer
 from zoo.config import Field, Widths, config, linear
 from zoo.errors import UserError
-from zoo.networks import Activation, Policy, V
-from zoo.optim import Adam, scalar
-from zoo.targets import gae, standardize
+from zoo.parts.networks import Activation, Policy, V
+from zoo.parts.optim import Adam, scalar
+from zoo.parts.targets import gae, standardize
+from zoo.protocol import Progress, Transition
+from zoo.spec import Spec
 from zoo.taxonomy import Cell
 
 

@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Generator, Tensor, nn
 
-from zoo.algos.base import Progress, Spec, Transition
 from zoo.buffers import RolloutBuffer
 from zoo.config import Field, Widths, config, linear
-from zoo.networks import ActionQ, Activation, Policy
-from zoo.optim import Adam, RMSprop, scalar
-from zoo.targets import lambda_return, standardize
+from zoo.parts.critics import ActionQ
+from zoo.parts.networks import Activation, Policy
+from zoo.parts.optim import Adam, RMSprop, scalar
+from zoo.parts.targets import lambda_return, standardize
+from zoo.protocol import Progress, Transition
+from zoo.spec import Spec
 from zoo.taxonomy import Cell
 
 

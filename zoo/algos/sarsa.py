@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from gymnasium.spaces import Discrete
 from torch import Generator, Tensor, nn
 
-from zoo.algos.base import Progress, Spec, Transition
 from zoo.buffers import RolloutBuffer
 from zoo.config import Field, Widths, config, linear
-from zoo.networks import Activation, EpsilonGreedy, Q, take
-from zoo.optim import Adam, polyak_, scalar
-from zoo.targets import n_step
+from zoo.parts.networks import Activation, Q
+from zoo.parts.optim import Adam, polyak_, scalar
+from zoo.parts.policies import EpsilonGreedy, take
+from zoo.parts.targets import n_step
+from zoo.protocol import Progress, Transition
+from zoo.spec import Spec
 from zoo.taxonomy import Cell
 
 

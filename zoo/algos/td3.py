@@ -10,13 +10,15 @@ import torch
 from gymnasium.spaces import Box
 from torch import Generator, Tensor, nn
 
-from zoo.algos.base import Progress, Spec
-from zoo.buffers import ReplayBuffer, Segment
+from zoo.buffers import ReplayBuffer
 from zoo.config import Field, Widths, config
-from zoo.networks import Activation, Deterministic, QEnsemble
-from zoo.noise import ActionNoise, NoiseKind
-from zoo.optim import Adam, polyak_
-from zoo.targets import n_step
+from zoo.parts.critics import Deterministic, QEnsemble
+from zoo.parts.networks import Activation
+from zoo.parts.noise import ActionNoise, NoiseKind
+from zoo.parts.optim import Adam, polyak_
+from zoo.parts.targets import n_step
+from zoo.protocol import Progress, Segment
+from zoo.spec import Spec
 from zoo.taxonomy import Cell
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from zoo.bench import escape
 from zoo.bench.summary import normalize
-from zoo.files import Folder
 from zoo.statistics import Estimate, estimate, iqm
+from zoo.storage.files import Folder
 
 Data = dict[str, Any]
 STYLES = {"zoo": "-", "sb3": "--"}

@@ -17,18 +17,18 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from zoo.bench.plan import FINAL_EPISODES, Job
-from zoo.envs import Envs
+from zoo.envs.envs import Envs
+from zoo.envs.make import vectorize
 from zoo.errors import EnvError
-from zoo.loop import EVALUATION
 from zoo.settings import Settings, resolve
-from zoo.vector import vectorize
+from zoo.training.evaluation import EVALUATION
 
 Row = dict[str, float]
 
 
 def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
     """Train and evaluate; returns and curve, duration, size, memory and where it ran."""
-    from zoo.recorder import environment
+    from zoo.runs.recorder import environment
 
     curve: list[tuple[float, float]] = []
 

@@ -94,7 +94,7 @@ class Job:
         return asdict(self)
 
 
-ROOTS = {"zoo": ["zoo.runs"], "sb3": ["zoo.crosscheck.theirs"], "random": ["zoo.envs"]}
+ROOTS = {"zoo": ["zoo.runs"], "sb3": ["zoo.crosscheck.theirs"], "random": ["zoo.envs.envs"]}
 
 
 @cache

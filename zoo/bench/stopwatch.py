@@ -160,8 +160,8 @@ def env_side(task: TASK) -> dict[str, Any]:
     """The limit: the environment alone, under random actions."""
     from numpy.random import SeedSequence
 
-    from zoo.envs import Envs
-    from zoo.vector import vectorize
+    from zoo.envs.envs import Envs
+    from zoo.envs.make import vectorize
 
     settings = task["settings"]
     envs = Envs(vectorize(task["env"], settings.get("num_envs", 1), settings.get("vec", "sync")), SeedSequence(0))
@@ -186,7 +186,7 @@ def flops_side(task: TASK) -> dict[str, Any]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from zoo import runs
-    from zoo.products import OPTIONS
+    from zoo.training.kernels.products import OPTIONS
 
     torch.set_num_threads(task["threads"])
     prepared = runs.prepare(task["algorithm"], task["env"], _settings({**task, "compile": "off"}), source="benchmark")

@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.bench.plan import Job
 from zoo.errors import UserError
-from zoo.files import Folder
+from zoo.storage.files import Folder
 
 SCHEMA = """
 create table if not exists runs (

@@ -14,7 +14,7 @@ import psutil
 from zoo import registry
 from zoo.bench.plan import Job, Plan, references
 from zoo.bench.store import Store
-from zoo.recorder import environment
+from zoo.runs.recorder import environment
 from zoo.spec import Array
 from zoo.statistics import Estimate, estimate, iqm_difference
 from zoo.taxonomy import AXES

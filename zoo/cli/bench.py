@@ -16,7 +16,7 @@ from rich.table import Table
 from zoo.bench import escape
 from zoo.cli.display import console
 from zoo.errors import UserError
-from zoo.files import Folder, open_folder
+from zoo.storage.files import Folder, open_folder
 
 if TYPE_CHECKING:
     from zoo.bench.plan import Job, Plan

@@ -14,7 +14,7 @@ from zoo import registry
 from zoo.bench import escape
 from zoo.cli.display import console
 from zoo.errors import UserError
-from zoo.files import open_folder
+from zoo.storage.files import open_folder
 
 
 @click.command()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from zoo.errors import UserError
-from zoo.files import NOTES, open_folder
+from zoo.storage.files import NOTES, open_folder
 
 
 class Output:

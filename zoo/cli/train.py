@@ -23,8 +23,8 @@ from zoo.errors import UserError
 from zoo.settings import Run, Settings, resolve
 
 if TYPE_CHECKING:
-    from zoo.loop import Evaluation
-    from zoo.recorder import Result
+    from zoo.runs.recorder import Result
+    from zoo.training.evaluation import Evaluation
 
 PRESET = click.Option(["--preset"], metavar="NAME", help="Settings of the registry under the tuned ones: sb3.")
 CHECKPOINT = click.Option(
@@ -44,7 +44,7 @@ def _run(
     quiet: bool = False,
 ) -> None:
     from zoo import runs
-    from zoo.checkpoint import EVERY
+    from zoo.runs.stopping import EVERY
 
     env = require_env(algorithm, env)
     settings = runs.prepare(algorithm, env, overrides, source="command line", preset=preset)
@@ -72,7 +72,7 @@ def _resume(
     if ctx.invoked_subcommand is not None:
         raise UserError("--resume takes everything from the run's folder, but --total-steps: leave out the algorithm")
     from zoo import runs
-    from zoo.checkpoint import EVERY
+    from zoo.runs.stopping import EVERY
 
     settings = runs.resumed_settings(resume, total_steps, given)
     every = checkpoint_every or EVERY
@@ -167,7 +167,7 @@ def _show(
     json: bool = False,
 ) -> None:
     if env is not None:
-        from zoo.vector import resolve_id
+        from zoo.envs.ids import resolve_id
 
         env = resolve_id(env)
     settings = resolve(algorithm, env or "", overrides, preset=preset)
@@ -222,7 +222,7 @@ SEED = click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed 
 def evaluate(run: Path, episodes: int, seed: int, which: str, as_json: bool) -> None:
     """Evaluate a saved run again: the same figure for the same seed."""
     from zoo import runs
-    from zoo.loop import evaluate
+    from zoo.training.evaluation import evaluate
 
     settings = runs.settings_of(run)
     result = evaluate(runs.load(run, which), settings["env"], episodes=episodes, seed=seed)
@@ -241,7 +241,7 @@ def evaluate(run: Path, episodes: int, seed: int, which: str, as_json: bool) -> 
 def watch(run: Path, episodes: int, seed: int, which: str, video: Path | None) -> None:
     """Watch a saved run play, in a window or as a video."""
     from zoo import runs
-    from zoo.video import play, write
+    from zoo.runs.video import play, write
 
     screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if video is None and not screen:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.files import Folder
 from zoo.machine import safe_path
 from zoo.settings import Settings, resolve
 from zoo.statistics import Estimate, estimate, iqm_difference
+from zoo.storage.files import Folder
 
 CHECKPOINTS, EPISODES, FINAL_EPISODES = 10, 10, 100
 # Mean returns of a uniformly random policy and of a solved environment.

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
-from zoo.buffers import Transition
 from zoo.crosscheck import Check
 from zoo.crosscheck.sb3 import Twins, make, precision
 from zoo.crosscheck.updates import NOW, as_segment, update_both
+from zoo.protocol import Transition
 
 TOLERANCE, ENVS, STEPS = 1e-6, 3, 40
 CARTPOLE = partial(gym.make, "CartPole-v1", max_episode_steps=15)  # falls, or is truncated

@@ -13,13 +13,13 @@ from numpy.random import SeedSequence
 from torch import Tensor, nn
 
 from zoo import registry
-from zoo.buffers import Segment, Transition, map_fields
 from zoo.crosscheck import Check
 from zoo.crosscheck.sb3 import precision
 from zoo.crosscheck.updates import BOX, DISCRETE, ENVS, NOW, OBS, STEPS, as_segment, rollout, world
-from zoo.networks import EpsilonGreedy
+from zoo.parts.policies import EpsilonGreedy
+from zoo.parts.targets import vtrace
+from zoo.protocol import Segment, Transition, map_fields
 from zoo.spec import Spec
-from zoo.targets import vtrace
 
 TOLERANCE = 1e-10
 STATES, ACTIONS, GAMMA = 6, 4, 0.9

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor, nn
 
 from zoo import registry
-from zoo.networks import EnsembleLinear
+from zoo.parts.critics import EnsembleLinear
 from zoo.settings import resolve
 from zoo.spec import Spec
 

@@ -14,12 +14,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from zoo.agent import Agent
 from zoo.config import linear
 from zoo.crosscheck.sb3 import CLASSES, SHARED, arguments
-from zoo.loop import Evaluation, evaluate
 from zoo.settings import Settings
 from zoo.spec import Array, Spec
+from zoo.storage.agent import Agent
+from zoo.training.evaluation import Evaluation, evaluate
 
 
 @dataclass(frozen=True)

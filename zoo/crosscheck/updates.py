@@ -15,10 +15,9 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Generator, Tensor
 
-from zoo.algos.base import Progress
-from zoo.buffers import Segment, Transition, map_fields
 from zoo.crosscheck import Check
 from zoo.crosscheck.sb3 import Space, Stub, Twins, make, precision
+from zoo.protocol import Progress, Segment, Transition, map_fields
 
 OBS = spaces.Box(-10, 10, (5,), np.float32)
 DISCRETE, BOX = spaces.Discrete(4), spaces.Box(-1, 1, (3,), np.float32)

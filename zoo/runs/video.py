@@ -7,12 +7,12 @@ from typing import Any
 import gymnasium as gym
 from numpy.random import SeedSequence
 
-from zoo.agent import Agent
-from zoo.envs import episode_seed
+from zoo.envs.envs import episode_seed
+from zoo.envs.ids import make_env
 from zoo.errors import UserError
-from zoo.loop import EVALUATION
 from zoo.spec import Spec
-from zoo.vector import make_env
+from zoo.storage.agent import Agent
+from zoo.training.evaluation import EVALUATION
 
 
 def play(agent: Agent, env_id: str, *, episodes: int, seed: int) -> list[float]:

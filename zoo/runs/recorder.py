@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.random import SeedSequence
 
-from zoo.agent import Agent
-from zoo.checkpoint import FOLDER as CHECKPOINTS
+from zoo.envs.make import EnvLike
 from zoo.errors import StorageError
-from zoo.files import NOTES, Folder
-from zoo.loop import Evaluation, Report, evaluate
+from zoo.runs.checkpoint import FOLDER as CHECKPOINTS
 from zoo.settings import Settings
-from zoo.untrusted import read_json
-from zoo.vector import EnvLike
+from zoo.storage.agent import Agent
+from zoo.storage.files import NOTES, Folder
+from zoo.storage.untrusted import read_json
+from zoo.training.evaluation import Evaluation, evaluate
+from zoo.training.loop import Report
 
 Row = dict[str, float]
 CONFIG, METRICS, EVALUATION, TENSORBOARD = "config.json", "metrics.jsonl", "evaluation.json", "tensorboard"
@@ -80,7 +81,7 @@ class Recorder:
             self._open(folder, step)
 
     def _open(self, folder: Folder, step: int | None) -> None:
-        from zoo.events import Events
+        from zoo.runs.events import Events
 
         folder.check(files=FILES, folders=FOLDERS)
         record = self.settings.to_json() | environment()

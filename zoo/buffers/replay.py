@@ -1,239 +1,22 @@
-"""The one record of experience, and the two places it is kept."""
+"""The replay: the last transitions, sampled again and again."""
 
 import contextlib
 import mmap
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
-import psutil
 import torch
-from gymnasium import spaces
 from torch import Generator, Tensor
 
+from zoo.buffers.priorities import SumTree
+from zoo.buffers.rows import allocate, check_memory, exist
 from zoo.errors import UserError
+from zoo.protocol import Segment, Transition, map_fields
 from zoo.spec import Array, Spec
 
 TOGETHER = 16  # samples of a replay that are gathered at once
-
-
-class Transition(NamedTuple):
-    """One step of every environment, (B, ...); a rollout is (T, B, ...), a replay sample (N, ...).
-
-    Arrays of numpy on their way into a buffer, tensors on their way out.
-    """
-
-    obs: Any
-    action: Any  # as the algorithm drew it: unclipped, in its own units
-    reward: Any
-    next_obs: Any  # the true successor, also at an episode's end: never the observation after a reset
-    terminated: Any  # the future ends here
-    truncated: Any  # the future goes on, but not in this trajectory
-    log_prob: Any  # log μ(a|s) of the policy that acted
-
-
-class Segment(NamedTuple):
-    """A replay sample: N short trajectories of n rows, (n, N, ...), that start at the sampled transitions.
-
-    The fields are those of Transition. Rows after an episode's end, or after the newest transition, belong to
-    another trajectory: `terminated` or `truncated` of the row before cuts them off.
-    """
-
-    obs: Tensor
-    action: Tensor
-    reward: Tensor
-    next_obs: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    log_prob: Tensor
-    weight: Tensor  # of each sample in the loss, (N,): 1 unless sampling was prioritised
-    slot: Tensor  # where each sample is kept, (N,)
-
-
-Batch = TypeVar("Batch", Transition, Segment)
-
-
-def map_fields(fn: Callable[[Any], Any], batch: Batch) -> Batch:
-    """`fn` of every field."""
-    return type(batch)(*map(fn, batch))
-
-
-class Buffer(Protocol):
-    """When learning is due, and on what: the loop adds and asks, and knows no more."""
-
-    num_steps: int  # rows of a column that remote actors should collect at once
-
-    @property
-    def pending(self) -> bool:
-        """Whether steps wait for a batch that is not full yet; a run ends at the first moment that none do."""
-
-    def add(self, transition: Transition, alive: Array) -> None:
-        """Store the rows of one step whose environments are `alive`, (B,)."""
-
-    def cut(self, columns: Array) -> None:
-        """What comes next for these environments does not follow on what came before."""
-
-    def batches(self) -> Iterator[Any]:
-        """The batches to learn from now; none while learning is not due."""
-
-    def num_batches(self, total_steps: int) -> int:
-        """How many there will be, roughly, in so many steps."""
-
-    def metrics(self) -> dict[str, float]:
-        """What happened since the last call, if it is worth a column."""
-
-
-def allocate(spec: Spec, *shape: int) -> Transition:
-    """Zeroed arrays for transitions of `spec`, each with the leading `shape`."""
-    return Transition(
-        obs=np.zeros((*shape, *spec.obs_shape), spec.obs_dtype),
-        action=np.zeros((*shape, *spec.action_shape), spec.action_dtype),
-        reward=np.zeros(shape, np.float32),
-        next_obs=np.zeros((*shape, *spec.obs_shape), spec.obs_dtype),
-        terminated=np.zeros(shape, np.bool_),
-        truncated=np.zeros(shape, np.bool_),
-        log_prob=np.zeros(shape, np.float32),
-    )
-
-
-def exist(rows: Transition, spec: Spec) -> bool:
-    """Whether the discrete actions and observations of `rows` are among those of `spec`."""
-    choices = [] if isinstance(spec.action_space, spaces.Box) else [(rows.action, np.array(spec.action_sizes))]
-    if isinstance(spec.observation_space, spaces.Discrete):
-        choices += [(obs, spec.observation_space.n) for obs in (rows.obs, rows.next_obs)]
-    return all(((values >= 0) & (values < count)).all() for values, count in choices)
-
-
-class _Columns:
-    """`num_steps` consecutive transitions of each environment.
-
-    Columns fill on their own: a row of an environment that is only resetting is skipped, so that time runs
-    without gaps down each column and no algorithm ever needs a mask. What comes for a full column is dropped.
-    """
-
-    saved: tuple[str, ...] = ("_rows", "_filled", "_taken", "_unused")
-
-    def __init__(self, spec: Spec, num_envs: int, num_steps: int) -> None:
-        self.spec, self.num_steps = spec, num_steps
-        row_bytes = sum(field.nbytes for field in allocate(spec, 1))
-        check_memory("a rollout", num_steps * num_envs, row_bytes, "num_steps", each=num_envs)
-        self._rows = allocate(spec, num_steps, num_envs)
-        self._tensors = map_fields(torch.from_numpy, self._rows)
-        self._filled = np.zeros(num_envs, np.int64)
-        self._taken = self._unused = 0  # steps, and those of them that were dropped, since the last report
-
-    def add(self, transition: Transition, alive: Array) -> None:
-        """Store the rows of one step whose environments are `alive`, (B,)."""
-        take = alive & (self._filled < self.num_steps)
-        first = int(self._filled[0])
-        if np.count_nonzero(take & (self._filled == first)) == len(take):
-            for rows, values in zip(self._rows, transition, strict=True):
-                rows[first] = values
-            self._taken += len(take)
-        else:
-            columns = np.flatnonzero(take)
-            for rows, values in zip(self._rows, transition, strict=True):
-                rows[self._filled[columns], columns] = values[columns]
-            taken = int(np.count_nonzero(alive))
-            self._taken += taken
-            self._unused += taken - len(columns)
-        self._filled += take
-
-    def check_state(self) -> bool:
-        """Whether a restored state makes sense: between steps, a full column may wait, but no batch is due."""
-        inside = bool(((self._filled >= 0) & (self._filled <= self.num_steps)).all()) and not self._due()
-        return inside and min(self._taken, self._unused) >= 0 and exist(self._rows, self.spec)
-
-    def cut(self, columns: Array) -> None:
-        """What comes next for these environments does not follow on what came before, which is dropped."""
-        self._unused += int(self._filled[columns].sum())
-        self._filled[columns] = 0
-
-    def num_batches(self, total_steps: int) -> int:
-        """How many rollouts fill in so many steps."""
-        return total_steps // self._rows.reward.size
-
-    def metrics(self) -> dict[str, float]:
-        """`unused`: how many steps were dropped since the last call, for each that was taken; none where none were."""
-        taken, unused, self._taken, self._unused = self._taken, self._unused, 0, 0
-        return {"unused": unused / max(taken, 1)} if unused else {}
-
-    def _due(self) -> bool:
-        """Whether there is something to learn from."""
-        raise NotImplementedError
-
-
-class RolloutBuffer(_Columns):
-    """Rollouts of the policy that acts now: each is yielded once, when its slowest column is full, and forgotten.
-
-    What faster columns would add meanwhile is dropped, since the next rollout belongs to another policy.
-    """
-
-    @property
-    def pending(self) -> bool:
-        """Whether a rollout has begun."""
-        return bool(self._filled.any())
-
-    def batches(self) -> Iterator[Transition]:
-        """The rollout, (T, B, ...), once it is full; its memory is reused by the next."""
-        if self._due():
-            self._filled[:] = 0
-            yield self._tensors
-
-    def _due(self) -> bool:
-        return not np.count_nonzero(self._filled < self.num_steps)
-
-
-class SegmentBuffer(_Columns):
-    """Segments of any policy: columns are yielded as soon as they are full, and wait for no slower one.
-
-    With `replayed`, that many older batches follow each fresh one, drawn from a replay of `capacity` transitions.
-    """
-
-    saved = (*_Columns.saved, "pending", "replay")
-
-    def __init__(
-        self, spec: Spec, num_envs: int, num_steps: int, generator: Generator, *, replayed: int = 0, capacity: int = 0
-    ) -> None:
-        super().__init__(spec, num_envs, num_steps)
-        self.pending = True  # until there was one
-        self.replayed = replayed
-        config = SegmentReplay(capacity=capacity, batch_size=num_envs, n_step=num_steps)
-        self.replay = ReplayBuffer(spec, num_envs, config, generator) if replayed else None
-
-    def add(self, transition: Transition, alive: Array) -> None:
-        """Store the rows of one step whose environments are `alive`, (B,)."""
-        super().add(transition, alive)
-        if self.replay is not None:
-            self.replay.add(transition, alive)
-
-    def cut(self, columns: Array) -> None:
-        """What comes next for these environments does not follow on what came before."""
-        super().cut(columns)
-        if self.replay is not None:
-            self.replay.cut(columns)
-
-    def batches(self) -> Iterator[Transition]:
-        """The full columns, (T, full, ...), and replayed segments, (T, B, ...)."""
-        if not self._due():
-            return
-        full = self._filled == self.num_steps
-        self._filled[full] = 0
-        self.pending = False
-        columns = torch.from_numpy(np.flatnonzero(full))
-        yield self._tensors if full.all() else map_fields(lambda field: field[:, columns], self._tensors)
-        for _ in range(self.replayed):
-            assert self.replay is not None
-            yield Transition(*self.replay.sample()[: len(Transition._fields)])
-
-    def num_batches(self, total_steps: int) -> int:
-        """How many segments of all columns fill in so many steps, and the replayed ones."""
-        return super().num_batches(total_steps) * (1 + self.replayed)
-
-    def _due(self) -> bool:
-        return bool((self._filled == self.num_steps).any())
 
 
 class ReplayConfig(Protocol):
@@ -262,18 +45,6 @@ class ReplayConfig(Protocol):
     @property
     def n_step(self) -> int:
         """Rows of each trajectory."""
-
-
-@dataclass(frozen=True)
-class SegmentReplay:
-    """The settings of a SegmentBuffer's replay: as many segments as there are columns, whenever asked."""
-
-    capacity: int
-    batch_size: int
-    n_step: int
-    learning_starts: int = 0
-    train_every: int = 1
-    num_updates: int = 1
 
 
 STORED = tuple(name for name in Transition._fields if name != "next_obs")
@@ -521,53 +292,6 @@ class ReplayBuffer:
         return (slots + rows * self.num_envs) % self.num_slots
 
 
-class SumTree:
-    """Priorities whose sum over any prefix is found in logarithmic time; row k of `tree` has 2^k sums."""
-
-    saved = ("sums", "largest")
-
-    def __init__(self, size: int, exponent: float) -> None:
-        self.depth = max(size - 1, 1).bit_length()
-        self.sums = np.zeros(2 << self.depth)  # a heap: node i has children 2i and 2i + 1, the root is 1
-        self.exponent = exponent
-        self.largest = 1.0
-
-    def add(self, slots: Array) -> None:
-        """Give new slots the largest priority so far, so that each is learned from at least once."""
-        self._assign(slots, self.largest)
-
-    def remove(self, slots: Array) -> None:
-        """Never draw these slots."""
-        self._assign(slots, 0.0)
-
-    def set(self, slots: Array, error: Array) -> None:
-        """Priorities |error|^exponent, bounded away from 0."""
-        priority = (error.astype(np.float64) + 1e-6) ** self.exponent
-        self.largest = max(self.largest, float(priority.max()))
-        self._assign(slots, priority)
-
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
-        """`count` slots, one from each equal share of the total, and the probability of each."""
-        total = self.sums[1]
-        mass = (np.arange(count) + rng.random(count)) * (total / count)
-        node = np.ones(count, np.int64)
-        for _ in range(self.depth):
-            node *= 2
-            left = self.sums[node]
-            # Rounding must not lead into an empty branch.
-            right = (mass >= left) & (self.sums[node + 1] > 0)
-            mass -= left * right
-            node += right
-        return node - (1 << self.depth), self.sums[node] / total
-
-    def _assign(self, slots: Array, priority: Array | float) -> None:
-        node = slots + (1 << self.depth)
-        self.sums[node] = priority
-        for _ in range(self.depth):
-            node = node // 2
-            self.sums[node] = self.sums[2 * node] + self.sums[2 * node + 1]
-
-
 def replay_bytes(spec: Spec, *, prioritized: bool) -> int:
     """The bytes of a slot of a replay.
 
@@ -579,17 +303,3 @@ def replay_bytes(spec: Spec, *, prioritized: bool) -> int:
     final_bytes = obs_bytes if obs_bytes < mmap.PAGESIZE else 0
     # A tree of priorities has up to four nodes of 8 bytes for each slot.
     return record_of(spec).itemsize + final_bytes + 32 * prioritized
-
-
-def check_memory(what: str, count: int, row_bytes: int, setting: str, *, each: int = 1) -> None:
-    """Raise UserError, with the arithmetic, unless so many transitions fit the free memory.
-
-    `setting` is what to make smaller, and `each` how many transitions one of it stands for.
-    """
-    needed, free = count * row_bytes, psutil.virtual_memory().available
-    if needed > free:
-        most = max(int(0.8 * free / row_bytes) // each, 1)
-        raise UserError(
-            f"{what} of {count:,} transitions x {row_bytes:,} bytes = {needed / 2**30:.1f} GiB does not fit the "
-            f"{free / 2**30:.1f} GiB of free memory; set {setting} to {most:,} or less"
-        )

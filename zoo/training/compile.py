@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from zoo.buffers import Buffer
 from zoo.errors import UserError
 from zoo.machine import safe_path
-from zoo.untrusted import brief
+from zoo.protocol import Buffer
+from zoo.storage.untrusted import brief
 
 WORTH_IT = 5000  # steps: compiling takes 5 to 30 s and saves 0.5 to 5 ms a step
 COMPILERS = ("g++", "clang++", "c++")
@@ -57,7 +57,7 @@ def _compiled(step: MethodType) -> Callable[..., Any]:
     with safe_path():  # torch tries in another process what the processor can do
         from torch._inductor.cpu_vec_isa import pick_vec_isa
 
-        from zoo.products import OPTIONS  # which imports torch's compiler: two seconds that uncompiled runs do without
+        from zoo.training.kernels.products import OPTIONS
 
         pick_vec_isa()
     torch._dynamo.config.trace_autograd_ops = True  # torch.autograd.grad inside the graph

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from zoo.errors import UserError
-from zoo.files import Folder
+from zoo.storage.files import Folder
 
 # safetensors' names of types
 DTYPES = {

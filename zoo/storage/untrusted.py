@@ -7,7 +7,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from zoo.errors import UserError
-from zoo.files import Folder
+from zoo.storage.files import Folder
 
 TEXT_LIMIT = 2**20  # bytes of a JSON file, and of the header of a file of tensors
 TENSORS_LIMIT = 2**32  # bytes of a file of weights

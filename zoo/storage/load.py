@@ -1,12 +1,6 @@
-"""A trained algorithm with all that it needs to act on raw observations; what runs save and users load.
+"""A saved agent, which may be a stranger's: nothing in it is executed, and all of it is checked before use."""
 
-Saved files may be a stranger's: nothing in them is executed, and all of it is checked before it is used.
-"""
-
-import copy
 import math
-from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -14,99 +8,19 @@ import torch
 from numpy.random import SeedSequence
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo import registry
-from zoo.algos.base import END, Algorithm
 from zoo.config import build
+from zoo.envs.normalize import ObsNormalizer
 from zoo.errors import UserError
-from zoo.files import Folder, open_folder
-from zoo.normalize import ObsNormalizer
 from zoo.spec import Array, Spec, numbers
-from zoo.state import saved_names
-from zoo.tensors import check_tensors, read_tensors, write_tensors
-from zoo.untrusted import SLACK, TENSORS_LIMIT, TEXT_LIMIT, Budget, brief, read_json
-
-SCHEMA = 1
-WEIGHTS, DESCRIPTION = "agent.safetensors", "agent.json"
+from zoo.storage.agent import DESCRIPTION, SCHEMA, WEIGHTS, Agent
+from zoo.storage.files import Folder
+from zoo.storage.tensors import check_tensors, read_tensors
+from zoo.storage.untrusted import SLACK, TENSORS_LIMIT, TEXT_LIMIT, Budget, brief, read_json
 
 SPACE_LIMIT = 2**22  # elements of a space: an image of 1024 x 1024 x 4
-
-
-class Agent(nn.Module):
-    """An algorithm, the spaces it was made for, and the observation statistics that it was trained with."""
-
-    def __init__(self, name: str, algo: Algorithm, spec: Spec, obs_normalizer: ObsNormalizer | None = None) -> None:
-        super().__init__()
-        self.name, self.spec = name, spec
-        self.algo: Any = algo
-        self.obs_normalizer = obs_normalizer
-
-    def predict(
-        self,
-        obs: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = True,
-    ) -> tuple[Array, Any]:
-        """(action, state) for one observation or a batch of them, (N, ...), in the environment's own units.
-
-        With `deterministic=False` the behaviour policy acts as at the end of a training, exploration included: ε at
-        its end, noise on actions, no warm-up. It draws from a stream of its own, so that training goes on as if nobody
-        had asked. `episode_start`, (N,), says which observations begin an episode, where Ornstein-Uhlenbeck noise
-        starts anew; nothing else depends on it. `state` belongs to Stable-Baselines3's interface: agents here keep
-        none, and return what they were given.
-        """
-        obs = self.spec.encode_obs(obs)
-        single = obs.shape == self.spec.obs_shape
-        batch = obs[None] if single else obs
-        if batch.shape[1:] != self.spec.obs_shape:
-            raise UserError(f"observation of shape {obs.shape}; expected {self.spec.obs_shape} or a batch of these")
-        if self.obs_normalizer is not None:
-            batch = self.obs_normalizer(batch)
-        started = None if episode_start is None else np.array(np.broadcast_to(episode_start, len(batch)), np.bool_)
-        action = self.spec.decode_action(self.act(batch, deterministic, started))
-        return (action[0] if single else action), state
-
-    @torch.inference_mode()
-    def act(self, obs: Array, deterministic: bool = True, started: Array | None = None) -> Array:
-        """Actions of the algorithm, in its own units, for observations in its own form (normalised), (N, ...)."""
-        tensor = torch.as_tensor(obs, device=next(self.algo.parameters()).device)
-        if deterministic:
-            action: Tensor = self.algo.greedy(tensor)
-        else:
-            action, _ = self._behaviour.act(tensor, END._replace(started=started))
-        return action.cpu().numpy()
-
-    @cached_property
-    def _behaviour(self) -> Any:
-        """The algorithm, with the same weights, but its own copy of what acting changes, such as the generator."""
-        behaviour = copy.copy(self.algo)
-        for name in saved_names(self.algo):
-            setattr(behaviour, name, copy.deepcopy(getattr(self.algo, name)))
-        return behaviour
-
-    def weights(self) -> dict[str, Tensor]:
-        """What acting needs: every parameter and statistic but the optimisers' moments."""
-        return {key: value for key, value in self.state_dict().items() if "optimizer" not in key}
-
-    def save(self, path: Path) -> None:
-        """Write agent.safetensors and agent.json into the folder at `path`, which is made if it is missing."""
-        with open_folder(path, make=True) as folder:
-            self.write(folder)
-
-    def write(self, folder: Folder) -> None:
-        """Write agent.safetensors and agent.json into an open folder."""
-        description = {
-            "schema": SCHEMA,
-            "algorithm": self.name,
-            "config": registry.to_json(self.algo.config),
-            "spaces": self.spec.to_json(),
-            "normalize_obs": self.obs_normalizer is not None,
-        }
-        with folder.write(WEIGHTS) as file:
-            write_tensors(file, self.weights())
-        folder.write_json(DESCRIPTION, description)
 
 
 def load_agent(folder: Folder) -> Agent:

@@ -17,23 +17,15 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.random import SeedSequence
 
-from zoo.buffers import Transition
+from zoo.envs.autoreset import autoreset_mode
+from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
+from zoo.envs.workers import end
 from zoo.errors import DivergedError, EnvError
-from zoo.normalize import ObsNormalizer, RewardNormalizer
+from zoo.protocol import Episode, Step, Transition
 from zoo.spec import Array, Spec
-from zoo.vector import end
 
-NONE = np.zeros(0, np.int64)
 LARGEST = float(np.finfo(np.float32).max)  # rewards are stored as float32
 TIMEOUT = 300.0  # seconds that environments in processes of their own may take for a step
-
-
-class Episode(NamedTuple):
-    """One finished episode; `number` counts the episodes started before it."""
-
-    number: int
-    episode_return: float  # undiscounted, of the environment's own rewards
-    length: int
 
 
 class Outcome(NamedTuple):
@@ -45,15 +37,6 @@ class Outcome(NamedTuple):
     truncated: Array
     alive: Array  # False where the step only reset an ended environment
     obs: Array  # what to act on next
-
-
-class Step(NamedTuple):
-    """What `Envs.step` returns."""
-
-    transition: Transition  # (B, ...)
-    alive: Array  # which rows are real steps, (B,)
-    episodes: list[Episode]  # those that ended
-    broken: Array = NONE  # columns in which it does not follow on the step before
 
 
 class Envs:
@@ -319,11 +302,6 @@ class Envs:
             self._begin(~alive)
         self._alive = ~((terminated | truncated) & alive)
         return Outcome(obs, reward, terminated, truncated, alive, obs)
-
-
-def autoreset_mode(vector: VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    """When a vector environment resets what ended: gymnasium's default where it does not say."""
-    return AutoresetMode(vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
 
 
 def _cast(values: Any, dtype: np.dtype[Any]) -> Array:

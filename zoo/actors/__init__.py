@@ -1,0 +1,1 @@
+"""Who acts: this process, others of this machine, or a Ray cluster."""

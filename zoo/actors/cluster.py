@@ -1,0 +1,103 @@
+"""Actors on a Ray cluster."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.actors.remote import Collected, Job, Worker
+from zoo.buffers.rows import allocate
+from zoo.errors import ActorError, UserError
+from zoo.protocol import Episode, Transition
+from zoo.spec import Array, Spec
+
+ANSWER = 10.0  # seconds that an actor on Ray may take to say how many steps it has taken
+COUNT = "count"  # its concurrency group for that: it answers while it collects
+
+
+class Cluster:
+    """Actors on a Ray cluster: the one at `address`, or a local one on the loopback interface."""
+
+    def __init__(self, spec: Spec, address: str | None) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise UserError("--engine ray needs an extra: pip install -e '.[ray]'") from None
+        self.ray: Any = ray
+        self.spec = spec
+        self.owns = not ray.is_initialized()
+        if self.owns:
+            # "local": without it Ray would join whatever cluster it finds on this machine.
+            local = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+            ray.init(log_to_driver=False, **({"address": address} if address else local))
+        self.workers: dict[int, Any] = {}
+        self.pending: dict[Any, int] = {}
+        self.jobs: dict[int, Job] = {}
+
+    def start(self, actor: int, job: Job) -> None:
+        self._end(actor)
+        self.jobs[actor] = job
+        options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", "concurrency_groups": {COUNT: 1}}
+        self.workers[actor] = self.ray.remote(**options)(RayWorker).remote(job, self.spec)
+
+    def publish(self, weights: Tensor, version: int) -> None:
+        self.weights = self.ray.put((weights.numpy(), version))
+
+    def request(self, actor: int, step: int) -> None:
+        self.pending[self.workers[actor].collect.remote(self.weights, step)] = actor
+
+    def taken(self, actors: list[int]) -> list[int]:
+        asked = [self.workers[actor].count.options(concurrency_group=COUNT).remote() for actor in actors]
+        answered, _ = self.ray.wait(asked, num_returns=len(asked), timeout=ANSWER)
+        return [self._get_count(each) if each in answered else -1 for each in asked]
+
+    def _get_count(self, reference: Any) -> int:
+        try:
+            return int(self.ray.get(reference))
+        except self.ray.exceptions.RayError:  # what happened to the actor shows in `ready`
+            return -1
+
+    def ready(self, timeout: float) -> list[Collected | int]:
+        done, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=timeout)
+        answers: list[Collected | int] = []
+        for reference in done:
+            actor = self.pending.pop(reference)
+            try:
+                answers.append(Collected(actor, *self.ray.get(reference)))
+            except self.ray.exceptions.RayTaskError as error:
+                raise ActorError(f"actor {actor} failed: {str(error).strip().splitlines()[-1]}") from None
+            except self.ray.exceptions.RayError:  # the actor, its node, or what it sent is lost
+                answers.append(actor)
+        return answers
+
+    def _end(self, actor: int) -> None:
+        if actor in self.workers:
+            self.ray.kill(self.workers.pop(actor))
+            self.pending = {reference: owner for reference, owner in self.pending.items() if owner != actor}
+
+    def close(self) -> None:
+        for actor in list(self.workers):
+            self._end(actor)
+        if self.owns:
+            self.ray.shutdown()
+
+
+class RayWorker:
+    """A Worker that returns its segments."""
+
+    def __init__(self, job: Job, spec: Spec) -> None:
+        self.taken = np.zeros((), np.int64)
+        self.worker, self.job, self.spec = Worker(job, self.taken), job, spec
+
+    def count(self) -> int:
+        """Steps taken so far."""
+        return int(self.taken)
+
+    def collect(self, weights: tuple[Array, int], step: int) -> tuple[int, Transition, Array, list[list[Episode]]]:
+        """One segment: the version of its weights, its rows, which are alive, and the episodes that ended."""
+        vector, version = weights
+        shape = (self.job.max_rows, self.job.num_envs)
+        rows, alive = allocate(self.spec, *shape), np.zeros(shape, np.bool_)
+        episodes = self.worker.collect(torch.from_numpy(vector.copy()), step, rows, alive)
+        return version, rows, alive, episodes

@@ -1,0 +1,75 @@
+"""Segments: consecutive transitions of each environment, of whatever policy drew them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Generator
+
+from zoo.buffers.replay import ReplayBuffer
+from zoo.buffers.rollout import _Columns
+from zoo.protocol import Transition, map_fields
+from zoo.spec import Array, Spec
+
+
+class SegmentBuffer(_Columns):
+    """Segments of any policy: columns are yielded as soon as they are full, and wait for no slower one.
+
+    With `replayed`, that many older batches follow each fresh one, drawn from a replay of `capacity` transitions.
+    """
+
+    saved = (*_Columns.saved, "pending", "replay")
+
+    def __init__(
+        self, spec: Spec, num_envs: int, num_steps: int, generator: Generator, *, replayed: int = 0, capacity: int = 0
+    ) -> None:
+        super().__init__(spec, num_envs, num_steps)
+        self.pending = True  # until there was one
+        self.replayed = replayed
+        config = SegmentReplay(capacity=capacity, batch_size=num_envs, n_step=num_steps)
+        self.replay = ReplayBuffer(spec, num_envs, config, generator) if replayed else None
+
+    def add(self, transition: Transition, alive: Array) -> None:
+        """Store the rows of one step whose environments are `alive`, (B,)."""
+        super().add(transition, alive)
+        if self.replay is not None:
+            self.replay.add(transition, alive)
+
+    def cut(self, columns: Array) -> None:
+        """What comes next for these environments does not follow on what came before."""
+        super().cut(columns)
+        if self.replay is not None:
+            self.replay.cut(columns)
+
+    def batches(self) -> Iterator[Transition]:
+        """The full columns, (T, full, ...), and replayed segments, (T, B, ...)."""
+        if not self._due():
+            return
+        full = self._filled == self.num_steps
+        self._filled[full] = 0
+        self.pending = False
+        columns = torch.from_numpy(np.flatnonzero(full))
+        yield self._tensors if full.all() else map_fields(lambda field: field[:, columns], self._tensors)
+        for _ in range(self.replayed):
+            assert self.replay is not None
+            yield Transition(*self.replay.sample()[: len(Transition._fields)])
+
+    def num_batches(self, total_steps: int) -> int:
+        """How many segments of all columns fill in so many steps, and the replayed ones."""
+        return super().num_batches(total_steps) * (1 + self.replayed)
+
+    def _due(self) -> bool:
+        return bool((self._filled == self.num_steps).any())
+
+
+@dataclass(frozen=True)
+class SegmentReplay:
+    """The settings of a SegmentBuffer's replay: as many segments as there are columns, whenever asked."""
+
+    capacity: int
+    batch_size: int
+    n_step: int
+    learning_starts: int = 0
+    train_every: int = 1
+    num_updates: int = 1

@@ -1,0 +1,1 @@
+"""Environments: found by name, made, stepped together, and whitened."""

@@ -1,0 +1,162 @@
+"""All that the program asks of an algorithm, a buffer and a source of experience, and the records between them.
+
+An entry of the zoo is a final nn.Module with the members of `Algorithm`, and no common parent.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from gymnasium import spaces
+from torch import Generator, Tensor
+
+from zoo.spec import Array, Spec
+from zoo.taxonomy import Cell
+
+Space = spaces.Space[Any]
+
+
+NONE = np.zeros(0, np.int64)
+
+
+class Transition(NamedTuple):
+    """One step of every environment, (B, ...); a rollout is (T, B, ...), a replay sample (N, ...).
+
+    Arrays of numpy on their way into a buffer, tensors on their way out.
+    """
+
+    obs: Any
+    action: Any  # as the algorithm drew it: unclipped, in its own units
+    reward: Any
+    next_obs: Any  # the true successor, also at an episode's end: never the observation after a reset
+    terminated: Any  # the future ends here
+    truncated: Any  # the future goes on, but not in this trajectory
+    log_prob: Any  # log μ(a|s) of the policy that acted
+
+
+class Segment(NamedTuple):
+    """A replay sample: N short trajectories of n rows, (n, N, ...), that start at the sampled transitions.
+
+    The fields are those of Transition. Rows after an episode's end, or after the newest transition, belong to
+    another trajectory: `terminated` or `truncated` of the row before cuts them off.
+    """
+
+    obs: Tensor
+    action: Tensor
+    reward: Tensor
+    next_obs: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    log_prob: Tensor
+    weight: Tensor  # of each sample in the loss, (N,): 1 unless sampling was prioritised
+    slot: Tensor  # where each sample is kept, (N,)
+
+
+Batch = TypeVar("Batch", Transition, Segment)
+
+
+def map_fields(fn: Callable[[Any], Any], batch: Batch) -> Batch:
+    """`fn` of every field."""
+    return type(batch)(*map(fn, batch))
+
+
+class Episode(NamedTuple):
+    """One finished episode; `number` counts the episodes started before it."""
+
+    number: int
+    episode_return: float  # undiscounted, of the environment's own rewards
+    length: int
+
+
+class Step(NamedTuple):
+    """What `Envs.step` returns."""
+
+    transition: Transition  # (B, ...)
+    alive: Array  # which rows are real steps, (B,)
+    episodes: list[Episode]  # those that ended
+    broken: Array = NONE  # columns in which it does not follow on the step before
+
+
+class Progress(NamedTuple):
+    """How far a run is, in environment steps, and which environments are at the first step of an episode."""
+
+    step: int
+    total: int
+    started: Array | None = None  # (B,) bool, where it is known: when acting
+
+    @property
+    def fraction(self) -> float:
+        """From 0 at the start to 1 at the end; schedules follow it."""
+        return min(self.step / self.total, 1.0)
+
+
+END = Progress(2**63 - 1, 2**63 - 1)  # of a run of any length: after every warm-up, where every schedule ends
+
+
+class Source(Protocol):
+    """One step of experience after another."""
+
+    def step(self, progress: Progress) -> Step:
+        """The next step's transitions; rows that are not `alive` have nothing to add."""
+
+    def learned(self) -> None:
+        """The learner has made one update."""
+
+    def metrics(self) -> dict[str, float]:
+        """What happened since the last call, if it is worth a column."""
+
+    def resume(self) -> list[str]:
+        """Go on from a restored state; returns what could not be continued exactly, in words."""
+
+    def close(self) -> None:
+        """Let go of environments and processes."""
+
+
+class Buffer(Protocol):
+    """When learning is due, and on what: the loop adds and asks, and knows no more."""
+
+    num_steps: int  # rows of a column that remote actors should collect at once
+
+    @property
+    def pending(self) -> bool:
+        """Whether steps wait for a batch that is not full yet; a run ends at the first moment that none do."""
+
+    def add(self, transition: Transition, alive: Array) -> None:
+        """Store the rows of one step whose environments are `alive`, (B,)."""
+
+    def cut(self, columns: Array) -> None:
+        """What comes next for these environments does not follow on what came before."""
+
+    def batches(self) -> Iterator[Any]:
+        """The batches to learn from now; none while learning is not due."""
+
+    def num_batches(self, total_steps: int) -> int:
+        """How many there will be, roughly, in so many steps."""
+
+    def metrics(self) -> dict[str, float]:
+        """What happened since the last call, if it is worth a column."""
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """An actor-critic."""
+
+    cell: ClassVar[Cell]
+    spaces: ClassVar[tuple[type[Space], ...]]  # the action spaces it supports
+    Config: ClassVar[type]  # a frozen dataclass made with zoo.config.config, one Field per setting
+    config: Any
+
+    def __init__(self, spec: Spec, config: Any, generator: Generator) -> None:
+        """Networks and optimisers; all later randomness comes from `generator`."""
+
+    def make_buffer(self, spec: Spec, num_envs: int) -> Buffer:
+        """Where experience goes: this line is the data axis."""
+
+    def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor | None]:
+        """The behaviour policy, exploration included: actions (B, ...), and log μ(a|s), (B,), if `update` needs it."""
+
+    def greedy(self, obs: Tensor) -> Tensor:
+        """The evaluation policy: actions (B, ...), without noise."""
+
+    def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+        """Learn from one batch of the buffer; returns scalar metrics."""

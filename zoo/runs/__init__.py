@@ -1,0 +1,19 @@
+"""Runs and their folders: settings resolved, an agent trained, everything about it written down."""
+
+from zoo.runs.api import load, log_every, resume, run, train
+from zoo.runs.assemble import assemble
+from zoo.runs.prepare import default_folder, prepare
+from zoo.runs.resumed import resumed_settings, settings_of
+
+__all__ = [
+    "assemble",
+    "default_folder",
+    "load",
+    "log_every",
+    "prepare",
+    "resume",
+    "resumed_settings",
+    "run",
+    "settings_of",
+    "train",
+]

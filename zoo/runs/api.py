@@ -1,0 +1,163 @@
+"""A run and its folder: settings resolved, an agent trained, everything about it written down.
+
+config.json      resolved settings and their sources, versions, seeds, threads
+metrics.jsonl    a row for each report: step, seconds, losses, returns
+tensorboard/     the same as TensorBoard events
+final/, best/    agents (safetensors and JSON): at the end, and at the best evaluation
+last/            the agent of a run that was interrupted or failed
+checkpoints/     all of the run's state, to go on from
+evaluation.json  returns of the fixed-seed evaluation episodes
+notes.txt        when standard output went away, if it did
+"""
+
+import copy
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from numpy.random import SeedSequence
+
+from zoo.envs.make import EnvLike
+from zoo.machine import processor
+from zoo.runs import checkpoint
+from zoo.runs.assemble import assemble
+from zoo.runs.checkpoint import hold
+from zoo.runs.prepare import _check_engine, prepare
+from zoo.runs.recorder import Recorder, Result, Row
+from zoo.runs.resumed import _changes, resumed_settings, settings_of
+from zoo.runs.stopping import EVERY, Keeper, Stopper, interval
+from zoo.settings import Settings
+from zoo.storage.agent import Agent
+from zoo.storage.files import open_folder
+from zoo.storage.load import load_agent
+from zoo.storage.untrusted import Budget
+from zoo.training.loop import Learner
+
+
+def train(
+    algorithm: str,
+    env: EnvLike,
+    *,
+    out: str | Path | None = None,
+    preset: str | None = None,
+    checkpoint_every: str | int = EVERY,
+    **settings: Any,
+) -> Agent:
+    """Train `algorithm` on `env` and return the agent; `settings` are any of the run's or the algorithm's own.
+
+    `env` is an id ("Pendulum" means the newest version), a function that makes an environment, or an environment
+    (alone, and so with the defaults rather than settings tuned for several).
+    `preset` names settings of the registry that give way to those tuned for `env`: "sb3" is Stable-Baselines3's way.
+    With `out`, the run is written into that folder, which must be new, with a checkpoint every so many steps, or
+    minutes ("5min"), from which `resume` goes on. A UserError (a ValueError) names a wrong setting before anything is
+    trained.
+    """
+    prepared = prepare(algorithm, env, settings, source="argument", preset=preset)
+    return run(prepared, env, out=None if out is None else Path(out), checkpoint_every=checkpoint_every).agent
+
+
+def resume(
+    folder: str | Path,
+    env: EnvLike | None = None,
+    *,
+    total_steps: int | None = None,
+    checkpoint_every: str | int = EVERY,
+    on_row: Callable[[Row], None] = lambda row: None,
+    **repeated: Any,
+) -> Result:
+    """Go on with the run in `folder` from its newest checkpoint, as if it had never stopped.
+
+    `repeated` are settings of the run (engine, ray_address, actors, num_envs): the folder may be a stranger's, so what
+    would talk to a cluster, or start more than this machine has cores for, must be asked for by the caller, too.
+    `env` is needed where the run was not trained on an environment's id. `total_steps` replaces the run's own: what
+    follows the fraction of the run that is done (learning rates, exploration) then follows the new one. A UserError
+    where there is no checkpoint, or none that fits; warnings say what makes the run differ from an uninterrupted one.
+    """
+    folder = Path(folder)
+    settings = resumed_settings(folder, total_steps, repeated)
+    for line in _changes(settings, settings_of(folder)):
+        warnings.warn(line, stacklevel=2)
+    _check_engine(settings, env or settings.env)
+    return run(
+        settings, env or settings.env, out=folder, checkpoint_every=checkpoint_every, resumed=True, on_row=on_row
+    )
+
+
+def run(
+    settings: Settings,
+    env: EnvLike,
+    *,
+    out: Path | None = None,
+    checkpoint_every: str | int = EVERY,
+    resumed: bool = False,
+    on_row: Callable[[Row], None] = lambda row: None,
+) -> Result:
+    """Train, evaluate and save as `settings` say; `on_row` sees each row of metrics as it is written.
+
+    With `resumed`, `out` is the folder of a run that goes on from its newest checkpoint.
+
+    All randomness comes from the seed, in streams that share nothing: weights and noise, training episodes,
+    evaluations for the best agent. The final evaluation has seeds of its own, the same for every run.
+    """
+    started, every = time.monotonic(), interval(checkpoint_every)
+    env = settings.env if isinstance(env, str) else env
+    make_stream, train_stream, validation_stream = SeedSequence(settings.run.seed).spawn(3)
+    eval_env: EnvLike = copy.deepcopy(env) if isinstance(env, gym.Env) else env
+    # The settings of a run that is resumed may be a stranger's: its networks must fit the size of its checkpoint.
+    with _budget(out) if resumed and out is not None else nullcontext():
+        learner, agent = assemble(settings, env, make_stream, train_stream)
+    recorder = Recorder(settings, agent, eval_env, validation_stream, started)
+    with ExitStack() as stack:
+        stack.callback(learner.source.close)
+        stack.enter_context(processor(settings.run.threads, settings.run.precision))
+        if out is None:
+            stopper = stack.enter_context(Stopper())
+        else:
+            folder = stack.enter_context(hold(out, resumed=resumed))
+            stopper = keeper = stack.enter_context(Keeper(folder, learner, recorder, every))
+            if resumed:
+                for line in keeper.resume():
+                    warnings.warn(line, stacklevel=2)
+            recorder.open(folder, learner.step if resumed else None)
+            stack.callback(recorder.close)
+        return _train(learner, recorder, stopper, on_row)
+
+
+@contextmanager
+def _budget(path: Path) -> Iterator[None]:
+    """Make networks of no more bytes than the checkpoint in a run's folder warrants."""
+    with open_folder(path) as folder, Budget(checkpoint.budget(folder)):
+        yield
+
+
+def _train(learner: Learner, recorder: Recorder, stopper: Stopper, on_row: Callable[[Row], None]) -> Result:
+    settings = recorder.settings
+    steps, every = settings.run.total_steps, log_every(settings)
+    try:
+        reports = learner.reports(total_steps=steps, log_every=every, on_step=stopper.on_step)
+        for row in recorder.rows(reports, stopper.on_step):
+            on_row(row)
+        stopper.save()
+        return recorder.finish(stopper.on_step)
+    except BaseException:
+        recorder.rescue()
+        raise
+
+
+def log_every(settings: Settings) -> int:
+    """Steps between reports."""
+    return settings.run.log_every or max(settings.run.total_steps // 100, 1)
+
+
+def load(folder: str | Path, which: str = "final") -> Agent:
+    """The agent of a run's folder (`which`: final or best; last where a run stopped early), or of its own folder."""
+    with open_folder(Path(folder)) as run:
+        for name in (which, "last"):
+            if run.exists(name):
+                with run.folder(name) as kept:
+                    return load_agent(kept)
+        return load_agent(run)

@@ -1,0 +1,88 @@
+"""What trains, put together from settings."""
+
+from functools import partial
+from typing import Any
+
+from gymnasium.vector import AutoresetMode
+from numpy.random import SeedSequence
+
+from zoo import registry
+from zoo.actors.cluster import Cluster
+from zoo.actors.inline import Inline
+from zoo.actors.processes import Processes
+from zoo.actors.remote import Job, Remote
+from zoo.envs.autoreset import autoreset_mode
+from zoo.envs.envs import Envs
+from zoo.envs.make import EnvLike, vectorize
+from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
+from zoo.protocol import Algorithm, Buffer, Source
+from zoo.settings import Settings
+from zoo.spec import Spec
+from zoo.storage.agent import Agent
+from zoo.training.compile import compile_step
+from zoo.training.loop import Learner
+
+
+def assemble(
+    settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
+) -> tuple[Learner, Agent]:
+    """What trains, and the agent that it trains, as `settings` say; both untrained."""
+    source: Source
+    if settings.run.engine == "inline":
+        algo, source, buffer = _inline(settings, env, make_stream, train_stream)
+        spec, obs_normalizer = source.envs.spec, source.envs.obs_normalizer
+    else:
+        algo, source, buffer, spec = _remote(settings, env, make_stream, train_stream)
+        obs_normalizer = None
+    compile_step(algo, buffer, settings.run.compile, settings.run.total_steps)
+    return Learner(algo, source, buffer), Agent(settings.algorithm, algo, spec, obs_normalizer)
+
+
+def _inline(
+    settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
+) -> tuple[Algorithm, Inline, Buffer]:
+    run = settings.run
+    vector = vectorize(env, run.num_envs, run.vec)
+    envs = Envs(
+        vector,
+        train_stream,
+        scale_actions=run.scale_actions,
+        obs_normalizer=ObsNormalizer(vector.single_observation_space) if run.normalize_obs else None,
+        reward_normalizer=RewardNormalizer(run.num_envs, settings.config.gamma) if run.normalize_reward else None,
+    )
+    algo = registry.make(settings.algorithm, envs.spec, settings.config, make_stream, run.device)
+    buffer = algo.make_buffer(envs.spec, envs.num_envs)
+    acting = None
+    if run.lag:
+        acting = registry.make(settings.algorithm, envs.spec, settings.config, make_stream.spawn(1)[0], run.device)
+    return algo, Inline(algo, envs, copy=acting, lag=run.lag), buffer
+
+
+def _make(name: str, config: Any, spec: Spec, seeds: SeedSequence) -> Algorithm:
+    return registry.make(name, spec, config, seeds)
+
+
+def _remote(
+    settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
+) -> tuple[Algorithm, Remote, Buffer, Spec]:
+    run = settings.run
+    vector = vectorize(env, 1, run.vec)
+    spec = Spec(vector.single_observation_space, vector.single_action_space, scale_actions=run.scale_actions)
+    mode = autoreset_mode(vector)
+    vector.close()
+    algo = registry.make(settings.algorithm, spec, settings.config, make_stream, run.device)
+    buffer = algo.make_buffer(spec, run.actors * run.num_envs)
+    job = Job(
+        make=partial(_make, settings.algorithm, settings.config),
+        env=env,
+        num_envs=run.num_envs,
+        vec=run.vec,
+        scale_actions=run.scale_actions,
+        num_steps=buffer.num_steps,
+        # Each episode may end in a row that only resets.
+        max_rows=buffer.num_steps * (2 if mode is AutoresetMode.NEXT_STEP else 1),
+        total_steps=run.total_steps,
+        seeds=train_stream,
+    )
+    backend = Processes(algo, spec, job) if run.engine == "processes" else Cluster(spec, run.ray_address)
+    return algo, Remote(algo, job, spec, backend, run.actors), buffer, spec

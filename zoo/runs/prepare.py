@@ -1,0 +1,69 @@
+"""Settings of a run that begins, resolved and checked."""
+
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from zoo import registry
+from zoo.envs.ids import resolve_id
+from zoo.envs.make import EnvLike
+from zoo.errors import UserError
+from zoo.settings import Settings, resolve
+from zoo.taxonomy import Data
+
+
+def prepare(
+    algorithm: str, env: EnvLike, overrides: dict[str, Any], *, source: str, preset: str | None = None
+) -> Settings:
+    """Resolved settings, with a seed drawn where none is given."""
+    env_id = resolve_id(env) if isinstance(env, str) else _name(env)
+    # Tuned settings count on several environments; one environment object is trained with the defaults.
+    use_tuned = not isinstance(env, gym.Env)
+    settings = resolve(algorithm, env_id, overrides, source=source, preset=preset, use_tuned=use_tuned)
+    if settings.run.seed is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0])
+        settings = replace(settings, run=replace(settings.run, seed=seed))
+    _check_engine(settings, env)
+    if settings.run.device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"device {settings.run.device!r}: torch finds no CUDA GPU here; use --device cpu")
+    return settings
+
+
+def _check_engine(settings: Settings, env: EnvLike) -> None:
+    """Refuse combinations that the data axis or the engine rules out, with the reason."""
+    run = settings.run
+    if run.lag and registry.load().cell_of(settings.algorithm).data is Data.ON:
+        raise UserError(
+            f"lag = {run.lag}: {settings.algorithm} is on-policy, it learns only from the policy that acts now"
+        )
+    if run.engine == "inline":
+        if run.actors > 1:
+            raise UserError(
+                f"actors = {run.actors} need --engine processes or --engine ray; inline acts in this process"
+            )
+        return
+    if run.lag:
+        raise UserError(f"lag = {run.lag} is for --engine inline; actors elsewhere lag by themselves")
+    if run.normalize_obs or run.normalize_reward:
+        raise UserError(
+            f"normalisation needs --engine inline: with {run.engine}, each actor would have its own statistics"
+        )
+    if isinstance(env, gym.Env):
+        raise UserError(f"--engine {run.engine} makes environments elsewhere; pass an id or a function that makes one")
+
+
+def _name(env: EnvLike) -> str:
+    if isinstance(env, gym.Env):
+        return env.spec.id if env.spec else type(env.unwrapped).__name__
+    return str(getattr(env, "__name__", type(env).__name__))
+
+
+def default_folder(settings: Settings) -> Path:
+    """A folder that no other run has: runs/<algorithm>-<env>-s<seed>-<random>."""
+    env = settings.env.replace("/", "-")
+    return Path("runs") / f"{settings.algorithm}-{env}-s{settings.run.seed}-{uuid.uuid4().hex[:6]}"

@@ -1,0 +1,92 @@
+"""Settings of a run that goes on, from its folder, which may be a stranger's."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from zoo import registry
+from zoo.config import build
+from zoo.errors import UserError
+from zoo.runs.recorder import CONFIG, environment
+from zoo.settings import Run, Settings
+from zoo.storage.files import open_folder
+from zoo.storage.untrusted import read_json
+
+# What a run's folder may ask for unrepeated: environments in all, and processes for each core.
+ENVIRONMENTS, PROCESSES = 1024, 4
+
+
+def resumed_settings(folder: Path, total_steps: int | str | None, repeated: Mapping[str, Any]) -> Settings:
+    """The settings of a run's folder, with another budget if one is given.
+
+    Raises UserError where they are none, or reach further than `repeated` allows.
+    """
+    settings = Settings.from_json(settings_of(folder), str(folder / CONFIG))
+    _check_reach(folder, settings.run, repeated)
+    if total_steps is None:
+        return settings
+    changed = build(Run, asdict(settings.run) | {"total_steps": total_steps}, "--resume")
+    return replace(settings, run=changed, sources=settings.sources | {"total_steps": "resume"})
+
+
+def _check_reach(folder: Path, run: Run, repeated: Mapping[str, Any]) -> None:
+    """Raise UserError unless the caller repeats what leads to other machines, or beyond what this one has."""
+    same = build(Run, repeated, "--resume")
+    for name in repeated:
+        mine, theirs = getattr(same, name), getattr(run, name)
+        if mine != theirs:
+            raise UserError(
+                f"{folder} has {name} = {theirs!r}, not {mine!r}; --resume repeats settings, and changes none"
+            )
+    needed = [name for name in ("engine", "ray_address") if run.engine == "ray" and getattr(run, name) is not None]
+    reasons = ["a Ray cluster"] if needed else []
+    environments, cores = run.actors * run.num_envs, os.cpu_count() or 1
+    processes = (run.actors if run.engine != "inline" else 0) + (environments if run.vec == "async" else 0)
+    if processes > PROCESSES * cores or environments > ENVIRONMENTS:
+        needed += ["actors", "num_envs"]
+        sum_of = f"actors {run.actors:,} x num_envs {run.num_envs:,} = {environments:,} environments"
+        reasons.append(f"{sum_of} in {max(processes, 1):,} processes on {cores} cores")
+    missing = [name for name in needed if name not in repeated]
+    if missing:
+        flags = " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(getattr(run, name)))}" for name in needed)
+        raise UserError(
+            f"{folder} asks for {' and '.join(reasons)}, and a run's folder may be a stranger's; to go on, repeat it: "
+            f"zoo run --resume {shlex.quote(str(folder))} {flags}"
+        )
+
+
+def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:
+    """What makes the run another one than that which began: its budget, versions, the machine."""
+    lines = []
+    before, after = stored["run"]["total_steps"], settings.run.total_steps
+    if before != after:
+        lines.append(
+            f"the budget changes from {before:,} to {after:,} steps; what follows the fraction done (learning rates, "
+            f"exploration, evaluations every 10%) follows the new one, as in no run of {after:,} steps from the start"
+        )
+    now = environment()
+    changed = [
+        f"{name} {theirs} -> {mine}"
+        for part in now
+        for name, mine in now[part].items()
+        if isinstance(stored.get(part), dict) and (theirs := stored[part].get(name)) != mine
+    ]
+    if changed:
+        lines.append(f"the run will not go on bit for bit; changed since it began: {', '.join(changed)}")
+    return lines
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """The stored settings of a run's folder; a UserError unless they name a known algorithm and an environment."""
+    if not os.path.lexists(path / CONFIG):
+        raise UserError(f"{path} is not a run's folder: it has no {CONFIG}")
+    with open_folder(path) as folder:
+        data = read_json(folder, CONFIG)
+    names = [data.get("algorithm"), data.get("env")] if isinstance(data, dict) else [None]
+    if not all(isinstance(name, str) and len(name) <= 100 for name in names):
+        raise UserError(f"{path / CONFIG} does not describe a run: it names no algorithm and environment")
+    registry.get(data["algorithm"])
+    return data

@@ -1,0 +1,1 @@
+"""Learning from experience, evaluating, and compiling updates."""

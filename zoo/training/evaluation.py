@@ -1,0 +1,83 @@
+"""Evaluation: fixed-seed episodes, played by a trained agent."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.random import SeedSequence
+
+from zoo.envs.envs import Envs
+from zoo.envs.make import EnvLike, vectorize
+from zoo.errors import UserError
+from zoo.machine import processor
+from zoo.spec import Array
+from zoo.storage.agent import Agent
+
+EVALUATION = 1_000_003  # first key of every evaluation stream; training streams have small keys
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted returns and lengths of fixed-seed episodes, in the order of their seeds."""
+
+    returns: Array
+    lengths: Array
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the return over episodes (ddof 1; 0 for a single episode)."""
+        return float(self.returns.std(ddof=1)) if len(self.returns) > 1 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "returns": self.returns.tolist(),
+            "lengths": self.lengths.tolist(),
+        }
+
+
+def evaluate(
+    agent: Agent,
+    env: EnvLike,
+    *,
+    episodes: int = 100,
+    seed: int | SeedSequence = 0,
+    deterministic: bool = True,
+    num_envs: int = 10,
+    threads: int = 1,
+    on_step: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Run `episodes` episodes, each with a seed of its own that `seed` decides; training never uses these seeds.
+
+    Observation statistics stay frozen and rewards are the environment's own. `threads` are torch's: small networks are
+    fastest with one, and where other processes share the cores several are many times slower. `on_step` is called
+    between steps, and may end the evaluation by an exception.
+    """
+    if episodes < 1:
+        raise UserError(f"episodes = {episodes}; expected at least 1")
+    seeds = seed if isinstance(seed, SeedSequence) else SeedSequence(seed, spawn_key=(EVALUATION,))
+    vector = vectorize(env, 1 if isinstance(env, gym.Env) else min(num_envs, episodes))
+    envs = Envs(vector, seeds, scale_actions=agent.spec.scale_actions)
+    agent.spec.check_same(envs.spec)
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+    left = episodes
+    with closing(envs), processor(threads):
+        envs.reset()
+        while left:
+            on_step()
+            obs = envs.obs if agent.obs_normalizer is None else agent.obs_normalizer(envs.obs)
+            for episode in envs.step(agent.act(obs, deterministic, envs.lengths == 0)).episodes:
+                if episode.number < episodes:
+                    returns[episode.number], lengths[episode.number] = episode.episode_return, episode.length
+                    left -= 1
+    return Evaluation(returns, lengths)

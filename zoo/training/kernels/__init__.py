@@ -1,0 +1,1 @@
+"""The only place that knows private names of torch."""
