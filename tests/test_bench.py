@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -30,7 +31,8 @@ from zoo.bench.queue import LAST, WIDTH, Answer, Local, Outcome, Words, describe
 from zoo.bench.store import Store
 from zoo.bench.summary import normalize, scores, summarise
 from zoo.cli import cli
-from zoo.errors import UserError
+from zoo.crosscheck import curves
+from zoo.errors import StorageError, UserError
 from zoo.statistics import Estimate, estimate
 from zoo.storage.files import open_folder
 
@@ -577,3 +579,107 @@ def test_figures_are_not_drawn_through_a_link(tmp_path: Path) -> None:
     arguments = ["bench", "--out", str(tmp_path / "bench"), "--no-train", "--envs", "CartPole-v1"]
     assert "figures is not a folder" in str(CliRunner().invoke(cli, arguments).exception)
     assert not list((tmp_path / "outside").iterdir())
+
+
+def test_a_journal_that_names_another_file_is_not_played_back(tmp_path: Path) -> None:
+    """SQLite removes the file that it names."""
+    opened(tmp_path).close()
+    (tmp_path / "outside").write_text("mine")
+    name, magic = os.fsencode(tmp_path / "outside"), bytes.fromhex("d9d505f920a163d7")
+    pages = (tmp_path / "results.sqlite").stat().st_size // 4096
+    header = (magic + struct.pack(">IIIII", 0, 1, pages, 512, 4096)).ljust(512, b"\0")
+    names = struct.pack(">I", 2**30 // 4096 + 1) + name + struct.pack(">II", len(name), sum(name)) + magic
+    (tmp_path / "results.sqlite-journal").write_bytes(header + names)
+    with pytest.raises(UserError, match=r"results\.sqlite-journal names another file"):
+        opened(tmp_path)
+    assert (tmp_path / "outside").exists()
+    connection = sqlite3.connect(tmp_path / "results.sqlite")  # control: it would have been removed
+    connection.execute("select * from runs").fetchall()
+    connection.close()
+    assert not (tmp_path / "outside").exists()
+
+
+KILLED = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("pragma cache_size = 1")
+connection.execute("begin")
+connection.execute("delete from runs")
+row = "insert into runs (created, key, side, algorithm, env, seed, status, data) values ('', '', '', '', '', 0, '', ?)"
+for _ in range(2000):
+    connection.execute(row, ["x" * 1000])
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_transaction_that_was_killed_is_taken_back(tmp_path: Path) -> None:
+    one = job("random", "", "CartPole-v1", 0, {})
+    store = opened(tmp_path)
+    store.add(one, "failed", {"error": "no"})
+    store.close()
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "results.sqlite")]
+    assert subprocess.run(command, check=False).returncode == -9
+    assert (tmp_path / "results.sqlite-journal").stat().st_size
+    assert opened(tmp_path).find(one) is not None
+
+
+def test_results_that_cannot_be_written_are_a_matter_of_the_folder(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.connection.execute("create trigger t before insert on runs begin select raise(fail, 'no space'); end")
+    with pytest.raises(StorageError, match=r"results\.sqlite cannot be written: no space; earlier results are whole"):
+        store.add(job("random", "", "CartPole-v1", 0, {}), "failed", {"error": "no"})
+
+
+SWEEP = """
+from zoo.bench import plan
+plan.presets()["quick"].envs["CartPole-v1"]["sarsa"] = {"total_steps": 200}
+from zoo.cli import main
+main()
+"""
+
+
+def test_standard_output_that_goes_away_does_not_end_a_sweep(tmp_path: Path) -> None:
+    arguments = ["--algos", "sarsa", "--envs", "CartPole-v1", "--seeds", "2", "--jobs", "1", "--out", str(tmp_path)]
+    command = [sys.executable, "-c", SWEEP, "bench", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 0
+    assert errors == ""
+    assert "standard output cannot be written" in (tmp_path / "notes.txt").read_text()
+    assert "zoo/sarsa" in (tmp_path / "summary.json").read_text()
+    connection = sqlite3.connect(tmp_path / "results.sqlite")
+    assert connection.execute("select count(*) from runs where status = 'done'").fetchone() == (3,)
+    connection.close()
+
+
+RUN = {"side": "zoo", "pair": "sac-Pendulum-v1", "seed": 0, "curve": [[1, -5.0]], "end": -1.0, "settings": {}}
+
+
+@pytest.mark.parametrize("half", ['{"side": "zoo", "pai', "5", ""])
+def test_half_a_line_of_curves_is_dropped(half: str, tmp_path: Path) -> None:
+    (tmp_path / "curves.jsonl").write_text(f"{json.dumps(RUN)}\n{half}")
+    with open_folder(tmp_path) as folder:
+        store = curves.Store(folder)
+        assert store.runs == [RUN]
+        store.add(RUN)
+    assert (tmp_path / "curves.jsonl").read_text() == f"{json.dumps(RUN)}\n" * 2
+
+
+@pytest.mark.parametrize(
+    "line", ["5", "[]", "{}", '{"side": "zoo"', json.dumps(RUN | {"end": None}), json.dumps(RUN | {"curve": [5]})]
+)
+def test_a_line_that_is_no_curve_is_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "curves.jsonl").write_text(f"{json.dumps(RUN)}\n{line}\n")
+    with open_folder(tmp_path) as folder, pytest.raises(UserError, match=r"curves\.jsonl, line 2: no run of a comp"):
+        curves.Store(folder)
+
+
+def test_a_matplotlibrc_of_the_working_directory_is_not_obeyed(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    command = [sys.executable, "-P", "-m", "zoo", "bench", "--no-train", "--envs", "CartPole-v1", "--out", "bench"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -5,7 +5,9 @@ streams and environments.
 """
 
 import json
+import os
 import re
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -691,3 +693,51 @@ def test_nothing_starts_before_reach_is_checked(
     assert raised.value.code == 2
     assert f"zoo run --resume {run} --actors 1000 --num-envs 2" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "cuda"}, "torch finds no CUDA GPU here"),
+        ({"engine": "processes", "actors": 2, "vec": "async"}, "--vec async is for --engine inline"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_refused_before_it_starts(
+    changes: dict[str, Any], message: str, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=message):
+        zoo.resume(rewritten(stopped, tmp_path, changes))
+    with pytest.raises(UserError, match=message):
+        runs.prepare("dqn", "CartPole-v1", changes, source="test")
+
+
+def test_a_config_that_was_resumed_by_no_list_is_refused(stopped: Path, tmp_path: Path) -> None:
+    run = rewritten(stopped, tmp_path, {})
+    config = json.loads((run / "config.json").read_text()) | {"resumed": 5}
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="resumed = 5; expected a list"):
+        zoo.resume(run)
+
+
+def test_endless_rows_are_refused_unread(stopped: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    change(run, lambda tensors, state: state["recorder"].update(written=2**50))
+    os.truncate(run / "metrics.jsonl", 2**36)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="ends in 1,048,576 bytes without a line"):
+        zoo.resume(run)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
+
+
+def test_a_checkpoint_too_large_to_be_mapped_gives_way(stopped: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    (run / FOLDER / MANIFEST).unlink()
+    size = 2**43
+    header = json.dumps({"x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    giant = run / FOLDER / "000000000999.safetensors"
+    giant.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(giant, 8 + len(header) + size)
+    with pytest.warns(UserWarning, match="is made anew"):
+        zoo.resume(run, checkpoint_every=70)
+    assert rows_of(run)[-1]["step"] == STEPS

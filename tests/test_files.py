@@ -67,6 +67,12 @@ def test_what_is_written_takes_the_place_of_a_link(name: str, case: str, run: Pa
     assert [file.name for file in run.iterdir()] == ["file"]
 
 
+def test_a_folder_in_the_place_of_a_part_is_named(run: Path) -> None:
+    (run / "file.part").mkdir()
+    with open_folder(run) as folder, pytest.raises(UserError, match=r"file\.part is not a plain file"):
+        write(folder)
+
+
 def test_a_plain_open_would_follow_the_link(run: Path) -> None:
     link(run / "file.part")
     (run / "file.part").write_text("new")

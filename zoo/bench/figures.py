@@ -20,6 +20,7 @@ def draw(summary: Data, folder: Folder) -> None:
     """Write them all as PNG and SVG."""
     import matplotlib as mpl
 
+    mpl.rcdefaults()  # whatever a matplotlibrc in the working directory says
     mpl.use("Agg")
     mpl.rcParams["svg.hashsalt"] = "zoo"  # the same data, the same file
     for env in summary["envs"]:

@@ -2,12 +2,13 @@
 
 import json
 import math
+import os
 import sqlite3
 from datetime import UTC, datetime
 from typing import Any
 
 from zoo.bench.plan import Job
-from zoo.errors import UserError
+from zoo.errors import StorageError, UserError
 from zoo.storage.files import Folder
 
 SCHEMA = """
@@ -18,6 +19,7 @@ create table if not exists runs (
 create index if not exists runs_key on runs (key);
 """
 FILE, BESIDE = "results.sqlite", ("-journal", "-wal", "-shm")  # SQLite's own files beside it
+SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # how a journal ends that names another (sqlite.org/fileformat)
 NUMBERS = ("end", "seconds", "parameters", "memory")
 
 
@@ -28,6 +30,7 @@ class Store:
         self.file = folder.path / FILE
         for name in (FILE, *(FILE + end for end in BESIDE if folder.exists(FILE + end))):
             folder.append(name).close()  # SQLite opens paths: none of them may lead elsewhere
+        _check_journal(folder)
         try:
             self.connection = sqlite3.connect(self.file)
             self.connection.executescript(SCHEMA)
@@ -35,13 +38,14 @@ class Store:
             raise UserError(f"{self.file} is not a store of results: {error}") from None
 
     def add(self, job: Job, status: str, data: dict[str, Any]) -> None:
-        """Append what became of a job (done or failed)."""
+        """Append what became of a job (done or failed). Raises StorageError where that fails."""
         row = (datetime.now(UTC).isoformat(timespec="seconds"), job.key, job.side, job.algorithm, job.env, job.seed)
-        with self.connection:
-            self.connection.execute(
-                "insert into runs (created, key, side, algorithm, env, seed, status, data) values (?,?,?,?,?,?,?,?)",
-                (*row, status, json.dumps(data)),
-            )
+        insert = "insert into runs (created, key, side, algorithm, env, seed, status, data) values (?,?,?,?,?,?,?,?)"
+        try:
+            with self.connection:
+                self.connection.execute(insert, (*row, status, json.dumps(data)))
+        except sqlite3.Error as error:
+            raise StorageError(f"{self.file} cannot be written: {error}; earlier results are whole") from None
 
     def find(self, job: Job) -> dict[str, Any] | None:
         """The newest result of exactly this job, with its status; a finished one counts more than a failed one."""
@@ -70,6 +74,21 @@ class Store:
     def close(self) -> None:
         """Close the file."""
         self.connection.close()
+
+
+def _check_journal(folder: Folder) -> None:
+    """Raise UserError if a transaction was left that names another journal: SQLite removes that, wherever it is.
+
+    Only transactions over several databases do; of one alone, what was left is taken back as it should be.
+    """
+    name = FILE + BESIDE[0]
+    if folder.exists(name):
+        with folder.read(name) as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - len(SUPER_JOURNAL), 0))
+            if file.read() == SUPER_JOURNAL:
+                raise UserError(
+                    f"{folder.path / name} names another file, which SQLite would remove; remove the journal"
+                )
 
 
 def _checked(status: Any, data: Any, place: str) -> dict[str, Any]:

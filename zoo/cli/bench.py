@@ -15,6 +15,7 @@ from rich.table import Table
 
 from zoo.bench import escape
 from zoo.cli.display import console
+from zoo.cli.output import dispensable_output
 from zoo.errors import UserError
 from zoo.storage.files import Folder, open_folder
 
@@ -68,7 +69,7 @@ def bench(
 
     sweep = plan(preset, algorithms=_split(algos), envs=_split(envs), seeds=seeds, against=against)
     compared = _pair(pair, sweep) if pair else None
-    with open_folder(out, make=True) as folder:
+    with dispensable_output(out) as say, open_folder(out, make=True) as folder:
         store = Store(folder)
         if dry_run:
             _list(_missing(sweep, store), store, jobs, len(sweep.jobs))
@@ -76,10 +77,11 @@ def bench(
         with nullcontext() if no_train else folder.locked():  # another sweep may have done some until now
             missing = _announce(sweep, store, jobs)
             train = missing and not no_train
-            failed = _train(missing, store, _engine(engine, ray_address, jobs)) if train else 0
+            failed = _train(missing, store, _engine(engine, ray_address, jobs), say) if train else 0
         _publish(sweep, store, f"zoo bench, preset {preset}", _command(), folder)
-    if compared:
-        _compare(sweep, store, *compared)
+        if compared:
+            _compare(sweep, store, *compared)
+        say("at the end")
     if failed:
         click.echo(
             f"{failed} jobs failed; the table says why. Start the same command again to try them again", err=True
@@ -182,7 +184,7 @@ def _announce(sweep: "Plan", store: "Store", jobs: int) -> list["Job"]:
     return missing
 
 
-def _train(missing: list["Job"], store: "Store", engine: Any) -> int:
+def _train(missing: list["Job"], store: "Store", engine: Any, say: Callable[[str], None]) -> int:
     failed = 0
     with _progress(len(missing)) as (watch, finish):
         for outcome in engine.run(missing, watch):
@@ -192,6 +194,7 @@ def _train(missing: list["Job"], store: "Store", engine: Any) -> int:
                 store.add(outcome.job, "failed", {"error": outcome.error})
                 failed += 1
             finish(outcome)
+            say(f"after {outcome.job.title}")
     return failed
 
 

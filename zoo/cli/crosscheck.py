@@ -13,6 +13,7 @@ from rich.table import Table
 from zoo import registry
 from zoo.bench import escape
 from zoo.cli.display import console
+from zoo.cli.output import dispensable_output
 from zoo.errors import UserError
 from zoo.storage.files import open_folder
 
@@ -93,10 +94,11 @@ def _curves(names: list[str], num_seeds: int | None, jobs: int, out: Path) -> bo
         raise UserError(f"no curves to compare for {', '.join(names)}; there are some for: {known}")
     if num_seeds is not None:
         pairs = [replace(pair, seeds=num_seeds) for pair in pairs]
-    with open_folder(out, make=True) as folder, folder.locked():
+    with dispensable_output(out) as say, open_folder(out, make=True) as folder, folder.locked():
         store = curves.Store(folder)
         for line in curves.measure(store, pairs, jobs):
             click.echo(line)
+            say(line)
         verdicts = [verdict for pair in pairs for verdict in curves.judge(store, pair)]
         for pair in pairs:
             curves.draw(store, pair)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.errors import UserError
 from zoo.machine import safe_path
 from zoo.settings import Settings, resolve
 from zoo.statistics import Estimate, estimate, iqm_difference
@@ -93,7 +94,11 @@ class Store:
         self.folder = folder
         with folder.append(FILE) as file:
             file.seek(0)
-            self.runs = [json.loads(line) for line in file]
+            lines = file.read().splitlines(keepends=True)
+            if lines and not lines[-1].endswith(b"\n"):
+                file.truncate(sum(map(len, lines[:-1])))  # the rest of a run that could not be written
+                del lines[-1]
+        self.runs = [_parse(line, f"{folder.path / FILE}, line {number}") for number, line in enumerate(lines, 1)]
 
     def find(self, side: str, pair: Pair, seed: int) -> dict[str, Any] | None:
         """The run with exactly these settings, if it was finished."""
@@ -105,6 +110,19 @@ class Store:
         self.runs.append(json.loads(json.dumps(run)))
         with self.folder.append(FILE) as file:
             file.write(f"{json.dumps(run)}\n".encode())
+
+
+def _parse(line: bytes, place: str) -> dict[str, Any]:
+    """A run as it was written; a UserError that names the place where it is none."""
+    try:
+        run = json.loads(line)
+        points = [float(number) for point in run["curve"] for number in point] + [float(run["end"])]
+        valid = run["side"] in SIDES and isinstance(run["settings"], dict) and bool(np.isfinite(points).all())
+    except (LookupError, RecursionError, TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise UserError(f"{place}: no run of a comparison; remove the line, and the run is done anew")
+    return dict(run)
 
 
 def measure(store: Store, pairs: list[Pair], jobs: int) -> Iterator[str]:
@@ -187,6 +205,7 @@ def draw(store: Store, pair: Pair) -> None:
     """Learning curves of both sides: interquartile means over seeds with 95% bands, beside the results."""
     import matplotlib as mpl
 
+    mpl.rcdefaults()  # whatever a matplotlibrc in the working directory says
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 

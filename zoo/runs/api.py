@@ -26,7 +26,7 @@ from zoo.machine import processor
 from zoo.runs import checkpoint
 from zoo.runs.assemble import assemble
 from zoo.runs.checkpoint import hold
-from zoo.runs.prepare import _check_engine, prepare
+from zoo.runs.prepare import check_possible, prepare
 from zoo.runs.recorder import Recorder, Result, Row
 from zoo.runs.resumed import _changes, resumed_settings, settings_of
 from zoo.runs.stopping import EVERY, Keeper, Stopper, interval
@@ -81,7 +81,7 @@ def resume(
     settings = resumed_settings(folder, total_steps, repeated)
     for line in _changes(settings, settings_of(folder)):
         warnings.warn(line, stacklevel=2)
-    _check_engine(settings, env or settings.env)
+    check_possible(settings, env or settings.env)
     return run(
         settings, env or settings.env, out=folder, checkpoint_every=checkpoint_every, resumed=True, on_row=on_row
     )
@@ -122,8 +122,8 @@ def run(
             if resumed:
                 for line in keeper.resume():
                     warnings.warn(line, stacklevel=2)
-            recorder.open(folder, learner.step if resumed else None)
             stack.callback(recorder.close)
+            recorder.open(folder, learner.step if resumed else None)
         return _train(learner, recorder, stopper, on_row)
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -88,7 +89,8 @@ def budget(run: Folder) -> int:
 
 def _restore(folder: Folder, name: str, state: dict[str, Any], device: torch.device | str) -> None:
     try:
-        with read_tensors(folder, name, header_limit=HEADER_LIMIT) as (_, opened):
+        free = psutil.virtual_memory().available
+        with read_tensors(folder, name, limit=free, header_limit=HEADER_LIMIT) as (_, opened):
             header = opened.metadata() or {}
             if header.get("schema") != str(SCHEMA):
                 raise UserError(f"schema {header.get('schema')!r}; expected {SCHEMA}")
@@ -129,7 +131,7 @@ def _is_whole(folder: Folder, name: str) -> bool:
     try:
         with read_tensors(folder, name, header_limit=HEADER_LIMIT):
             return not name.endswith(".part")
-    except (UserError, SafetensorError):
+    except (OSError, RuntimeError, SafetensorError, UserError):  # RuntimeError: too large to be mapped
         return False
 
 

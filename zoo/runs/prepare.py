@@ -28,15 +28,15 @@ def prepare(
     if settings.run.seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
         settings = replace(settings, run=replace(settings.run, seed=seed))
-    _check_engine(settings, env)
-    if settings.run.device != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"device {settings.run.device!r}: torch finds no CUDA GPU here; use --device cpu")
+    check_possible(settings, env)
     return settings
 
 
-def _check_engine(settings: Settings, env: EnvLike) -> None:
-    """Refuse combinations that the data axis or the engine rules out, with the reason."""
+def check_possible(settings: Settings, env: EnvLike) -> None:
+    """Raise UserError, with the reason, where the machine, the data axis or the engine rules a setting out."""
     run = settings.run
+    if run.device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"device {run.device!r}: torch finds no CUDA GPU here; use --device cpu")
     if run.lag and registry.load().cell_of(settings.algorithm).data is Data.ON:
         raise UserError(
             f"lag = {run.lag}: {settings.algorithm} is on-policy, it learns only from the policy that acts now"
@@ -49,6 +49,8 @@ def _check_engine(settings: Settings, env: EnvLike) -> None:
         return
     if run.lag:
         raise UserError(f"lag = {run.lag} is for --engine inline; actors elsewhere lag by themselves")
+    if run.vec == "async":
+        raise UserError(f"--vec async is for --engine inline; with {run.engine}, take more --actors with --vec sync")
     if run.normalize_obs or run.normalize_reward:
         raise UserError(
             f"normalisation needs --engine inline: with {run.engine}, each actor would have its own statistics"

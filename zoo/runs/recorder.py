@@ -7,17 +7,17 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.random import SeedSequence
 
 from zoo.envs.make import EnvLike
-from zoo.errors import StorageError
+from zoo.errors import StorageError, UserError
 from zoo.runs.checkpoint import FOLDER as CHECKPOINTS
 from zoo.settings import Settings
 from zoo.storage.agent import Agent
@@ -26,11 +26,15 @@ from zoo.storage.untrusted import read_json
 from zoo.training.evaluation import Evaluation, evaluate
 from zoo.training.loop import Report
 
+if TYPE_CHECKING:
+    from zoo.runs.events import Events
+
 Row = dict[str, float]
 CONFIG, METRICS, EVALUATION, TENSORBOARD = "config.json", "metrics.jsonl", "evaluation.json", "tensorboard"
 FILES = (CONFIG, METRICS, EVALUATION, NOTES)
 FOLDERS = (TENSORBOARD, CHECKPOINTS, "final", "best", "last")
 RECENT_EPISODES = 100
+ROW_LIMIT = 2**20  # bytes in which a row ends
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Recorder:
         self.written = 0  # bytes of metrics, at the last checkpoint
         self.row: Row | None = None  # not yet complete
         self.folder: Folder | None = None
+        self.files = ExitStack()
+        self.events: Events | None = None
 
     def open(self, folder: Folder, step: int | None = None) -> None:
         """Write into `folder` from now on; with `step`, go on where a checkpoint of that step was taken."""
@@ -81,21 +87,24 @@ class Recorder:
             self._open(folder, step)
 
     def _open(self, folder: Folder, step: int | None) -> None:
-        from zoo.runs.events import Events
+        from zoo.runs.events import Events  # which imports protobuf
 
         folder.check(files=FILES, folders=FOLDERS)
         record = self.settings.to_json() | environment()
         if step is not None:
             before = read_json(folder, CONFIG)
             record = before | self.settings.to_json()
-            record["resumed"] = [*before.get("resumed", []), {"step": step} | environment()]
+            earlier = before.get("resumed", [])
+            if not isinstance(earlier, list):
+                raise UserError(f"{folder.path / CONFIG}: resumed = {earlier!r:.50}; expected a list")
+            record["resumed"] = [*earlier, {"step": step} | environment()]
             self.started = time.monotonic() - self.elapsed
             self.last = (step, time.monotonic())
         folder.write_json(CONFIG, record)
-        self.metrics = folder.append(METRICS)
+        self.metrics = self.files.enter_context(folder.append(METRICS))
         self._cut_metrics(folder)
         with folder.folder(TENSORBOARD, make=True) as inner:
-            self.events: Events | None = Events(inner, step)
+            self.events = Events(inner, step)
 
     def _cut_metrics(self, folder: Folder) -> None:
         """Drop the rows that are newer than the checkpoint; where older ones are lost, say so."""
@@ -103,10 +112,12 @@ class Recorder:
         if size >= self.written:
             self.metrics.truncate(self.written)
             return
-        self.metrics.seek(0)
-        whole = self.metrics.read().rfind(b"\n") + 1
-        self.metrics.truncate(whole)
         file, lost = folder.path / METRICS, "rows before it are lost"
+        start = self.metrics.seek(max(size - ROW_LIMIT, 0))
+        whole = self.metrics.read(ROW_LIMIT).rfind(b"\n") + 1
+        if start and not whole:
+            raise UserError(f"{file} ends in {ROW_LIMIT:,} bytes without a line; remove it to go on without its rows")
+        self.metrics.truncate(start + whole)
         warnings.warn(
             f"{file} has {size:,} bytes, the checkpoint was taken after {self.written:,}: {lost}", stacklevel=2
         )
@@ -217,7 +228,7 @@ class Recorder:
     def close(self) -> None:
         """Close the files."""
         with suppress(OSError):
-            self.metrics.close()
+            self.files.close()
         self._close_events()
 
     def _close_events(self) -> None:

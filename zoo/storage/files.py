@@ -94,8 +94,8 @@ class Folder:
         """A file to write, which gets its name once all is on the disk; after an error, what was there before stays."""
         part = f"{name}.part"
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(part, dir_fd=self.descriptor)
+            if self.exists(part):
+                self.remove(part)
             with self.create(part) as file:
                 yield file
                 file.flush()
@@ -116,8 +116,11 @@ class Folder:
         self.write_text(name, json.dumps(data, indent=2) + "\n")
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a link itself."""
-        os.unlink(name, dir_fd=self.descriptor)
+        """Remove a file, or a link itself. Raises UserError for a folder."""
+        try:
+            os.unlink(name, dir_fd=self.descriptor)
+        except IsADirectoryError:
+            raise self._no_file(name) from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
