@@ -525,6 +525,15 @@ def test_actors_import_nothing_from_the_working_directory(
     assert (tmp_path / "sprung").exists() == (not safe)
 
 
+def test_ray_imports_nothing_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    for name in ("zoo", "json", "numpy", "msgpack"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w').close()\nraise ImportError\n")
+    monkeypatch.chdir(tmp_path)
+    zoo.train("a2c", "CartPole-v1", **(SMALL | {"engine": "ray", "actors": 1}))  # type: ignore[arg-type]
+    assert not (tmp_path / "sprung").exists()
+
+
 class Mortal(Here):
     """Actor 0 delivers and dies before actor 1 delivers in round 1; actor 1 dies before it delivers in round 2."""
 

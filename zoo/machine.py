@@ -1,5 +1,6 @@
 """How training uses the machine: its processor, and processes beside this one."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from zoo.errors import UserError
 
 
 @contextmanager
@@ -60,3 +63,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that stop a run
 def device_of(algo: Any) -> torch.device:
     """The device of an algorithm's parameters."""
     return next(iter(algo.parameters())).device
+
+
+def start_ray(address: str | None, *, num_cpus: int | None = None) -> tuple[Any, bool]:
+    """Ray, and whether this call joined the cluster at `address`, or started one that listens on this machine alone.
+
+    Whoever did that ends it with `ray.shutdown`; where Ray was in use before, nothing changes. Raises UserError if it
+    is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--engine ray needs an extra: pip install 'actor-critic-zoo[ray]'") from None
+    if ray.is_initialized():
+        return ray, False
+    # "local": without it Ray would join whatever cluster it finds on this machine.
+    local = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False, "num_cpus": num_cpus}
+    # Ray's workers import from the folder in which it is started.
+    with safe_path(), contextlib.chdir("/"):
+        ray.init(log_to_driver=False, **({"address": address} if address else local))
+    return ray, True

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from zoo.actors.remote import Collected, Job, Worker
 from zoo.buffers.rows import allocate
-from zoo.errors import ActorError, UserError
+from zoo.errors import ActorError
+from zoo.machine import start_ray
 from zoo.protocol import Episode, Transition
 from zoo.spec import Array, Spec
 
@@ -20,17 +21,8 @@ class Cluster:
     """Actors on a Ray cluster: the one at `address`, or a local one on the loopback interface."""
 
     def __init__(self, spec: Spec, address: str | None) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise UserError("--engine ray needs an extra: pip install -e '.[ray]'") from None
-        self.ray: Any = ray
+        self.ray, self.owns = start_ray(address)
         self.spec = spec
-        self.owns = not ray.is_initialized()
-        if self.owns:
-            # "local": without it Ray would join whatever cluster it finds on this machine.
-            local = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
-            ray.init(log_to_driver=False, **({"address": address} if address else local))
         self.workers: dict[int, Any] = {}
         self.pending: dict[Any, int] = {}
         self.jobs: dict[int, Job] = {}

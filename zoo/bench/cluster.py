@@ -6,7 +6,7 @@ from typing import Any
 from zoo.bench.job import execute
 from zoo.bench.plan import Job
 from zoo.bench.queue import Outcome, Watch, describe
-from zoo.errors import UserError
+from zoo.machine import start_ray
 
 RETRIES = 3
 
@@ -15,22 +15,7 @@ class Cluster:
     """A queue on Ray: an existing cluster at `address`, or one on this machine, bound to loopback."""
 
     def __init__(self, address: str | None, jobs: int | None = None) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise UserError("--engine ray needs Ray: pip install 'actor-critic-zoo[ray]'") from None
-        self.ray: Any = ray
-        if not ray.is_initialized():
-            if address is None:
-                # "local": without it Ray would join whatever cluster it finds on this machine.
-                local: dict[str, Any] = {
-                    "address": "local",
-                    "_node_ip_address": "127.0.0.1",
-                    "include_dashboard": False,
-                }
-                ray.init(num_cpus=jobs, log_to_driver=False, **local)
-            else:
-                ray.init(address=address, log_to_driver=False)
+        self.ray, _ = start_ray(address, num_cpus=jobs)
 
     def run(self, queue: list[Job], watch: Watch) -> Iterator[Outcome]:
         """The outcomes as they come; progress on the way stays on the nodes."""
