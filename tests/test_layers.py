@@ -170,8 +170,8 @@ def test_an_algorithm_is_read_in_one_go(module: str) -> None:
 @each_module
 def test_functions_are_short_and_shallow(module: str) -> None:
     found = functions(SOURCES[module])
-    assert not {name: size for name, node in found.items() if (size := node.end_lineno - node.lineno + 1) > 45}
-    assert not {name: size for name, node in found.items() if (size := depth(node)) > 4}
+    assert not {name: size for name, node in found.items() if (size := node.end_lineno - node.lineno + 1) > 40}
+    assert not {name: size for name, node in found.items() if (size := depth(node)) > 3}
 
 
 # That these checks can fail

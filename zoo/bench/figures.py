@@ -109,15 +109,17 @@ def _performance(summary: Data, axes: Any) -> None:
     axes.set(xlabel="normalised score τ", ylabel="share of runs above τ", title="Performance profile, all environments")
 
 
+def _tenths(env: str, run: Data) -> Any:
+    """The normalised scores of a run after each tenth of its budget, (10,); none where nothing is known of `env`."""
+    scores = (normalize(env, Estimate(value, value, value)) for _, value in run["curve"])
+    curve = [score.value for score in scores if score is not None]
+    return np.interp(np.linspace(0, 1, 10), np.linspace(0, 1, len(curve)), curve) if curve else None
+
+
 def _efficiency(summary: Data, axes: Any) -> None:
     for row in _learners(summary):
-        values = []
-        for env in summary["envs"]:
-            for run in _runs(summary, row, env):
-                scores = (normalize(env, Estimate(value, value, value)) for _, value in run["curve"])
-                curve = [score.value for score in scores if score is not None]
-                if curve:
-                    values.append(np.interp(np.linspace(0, 1, 10), np.linspace(0, 1, len(curve)), curve))
+        curves = [_tenths(env, run) for env in summary["envs"] for run in _runs(summary, row, env)]
+        values = [curve for curve in curves if curve is not None]
         if values:
             y = [iqm(column) for column in np.array(values).T]
             axes.plot(

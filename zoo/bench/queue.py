@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
-from selectors import EVENT_READ, DefaultSelector
+from selectors import EVENT_READ, BaseSelector, DefaultSelector
 from typing import IO, Any
 
 from zoo.bench.plan import Job
@@ -59,14 +59,13 @@ class Local:
         read, write = os.pipe()
         with os.fdopen(read, "rb", buffering=0) as channel:
             try:
-                with self.lock:
-                    if self.stopped:
-                        return Outcome(job, None, "stopped before it began")
-                    process = self.running[id(job)] = start(write)
+                process = self._start(job, write)
             except OSError as error:
                 return Outcome(job, None, f"could not be started: {error}")
             finally:
                 os.close(write)
+            if process is None:
+                return Outcome(job, None, "stopped before it began")
             with process:
                 answer, words = _follow(process, channel, job, watch)
         with self.lock:
@@ -75,6 +74,12 @@ class Local:
         if code == 0 and answer.result is not None:
             return Outcome(job, answer.result, None)
         return Outcome(job, None, describe(code, answer.error.splitlines() if answer.error else words))
+
+    def _start(self, job: Job, channel: int) -> subprocess.Popen[bytes] | None:
+        with self.lock:
+            if not self.stopped:
+                self.running[id(job)] = start(channel)
+            return self.running.get(id(job))
 
     def _stop(self) -> None:
         with self.lock:
@@ -139,6 +144,16 @@ class Words:
         return [line.decode(errors="replace") for line in self.kept]
 
 
+def _hear(selector: BaseSelector, timeout: float) -> None:
+    """Pass on what came, and forget what ended."""
+    for key, _ in selector.select(timeout):
+        chunk = os.read(key.fd, CHUNK)
+        if chunk:
+            key.data(chunk)
+        else:
+            selector.unregister(key.fileobj)
+
+
 def _follow(process: subprocess.Popen[bytes], channel: IO[bytes], job: Job, watch: Watch) -> tuple[Answer, list[str]]:
     """What a job says and the last lines of what it prints, until its process ends.
 
@@ -156,12 +171,7 @@ def _follow(process: subprocess.Popen[bytes], channel: IO[bytes], job: Job, watc
         ended = False
         while selector.get_map() and not ended:
             ended = process.poll() is not None  # asked first: then all that it wrote lies in the pipes
-            for key, _ in selector.select(0 if ended else 1):
-                chunk = os.read(key.fd, CHUNK)
-                if chunk:
-                    key.data(chunk)
-                else:
-                    selector.unregister(key.fileobj)
+            _hear(selector, 0 if ended else 1)
     process.wait()
     with suppress(BrokenPipeError):
         process.stdin.close()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import IO, Any
 
@@ -112,16 +113,14 @@ def measure(
         peers = [side for side in against if not workload.alone and workload.algorithm not in NO_TWIN.get(side, ())]
         with ExitStack() as stack:
             racers: list[tuple[str, Side, Process]] = []
-            for name in ["zoo", *peers]:
-                for threads in _thread_counts():
-                    say(f"{title}: warm-up of {NAMES[name]} with {threads} thread{'s' * (threads > 1)}")
-                    process = stack.enter_context(started(workload, name, threads, turns=repeat))
-                    process.answer()
-                    racers.append((name, Side(threads), process))
+            for name, threads in product(["zoo", *peers], _thread_counts()):
+                say(f"{title}: warm-up of {NAMES[name]} with {threads} thread{'s' * (threads > 1)}")
+                process = stack.enter_context(started(workload, name, threads, turns=repeat))
+                process.answer()
+                racers.append((name, Side(threads), process))
             for number in range(1, repeat + 1):
                 say(f"{title}: turn {number} of {repeat}")
-                for _, side, process in racers:
-                    side.rates.append(process.turn())
+                _take_turns(racers)
             for _, side, process in racers:
                 side.last = process.end()
         sides = {
@@ -134,6 +133,11 @@ def measure(
         limit = 1 / (1 / env_rate + counted["flops"] / counted["rate"])
         shares = run(workload, "zoo", sides["zoo"].threads, profile=True)["shares"]
         yield Measured(title, workload, sides, limit, env_rate, shares)
+
+
+def _take_turns(racers: "list[tuple[str, Side, Process]]") -> None:
+    for _, side, process in racers:
+        side.rates.append(process.turn())
 
 
 def _thread_counts() -> list[int]:

@@ -76,16 +76,12 @@ def bench(
             return
         with nullcontext() if no_train else folder.locked():  # another sweep may have done some until now
             missing = _announce(sweep, store, jobs)
-            train = missing and not no_train
-            failed = _train(missing, store, _engine(engine, ray_address, jobs), say) if train else 0
+            failed = 0 if no_train or not missing else _train(missing, store, _engine(engine, ray_address, jobs), say)
         _publish(sweep, store, f"zoo bench, preset {preset}", _command(), folder)
         if compared:
             _compare(sweep, store, *compared)
+        _say_failed(failed)
         say("at the end")
-    if failed:
-        click.echo(
-            f"{failed} jobs failed; the table says why. Start the same command again to try them again", err=True
-        )
 
 
 @bench.command()
@@ -174,6 +170,11 @@ def _list(missing: list["Job"], store: "Store", jobs: int, total: int) -> None:
         click.echo(f"{job.title}: {job.total_steps:,} steps, about {_seconds(job, store):,.0f} s")
     left = f"{len(missing)} jobs to do, {total - len(missing)} done before"
     click.echo(f"{left}; about {_estimate(missing, store, jobs)} with {jobs} at a time")
+
+
+def _say_failed(count: int) -> None:
+    if count:
+        click.echo(f"{count} jobs failed; the table says why. The same command tries them again", err=True)
 
 
 def _announce(sweep: "Plan", store: "Store", jobs: int) -> list["Job"]:

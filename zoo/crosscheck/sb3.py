@@ -22,6 +22,8 @@ from zoo.parts.critics import EnsembleLinear
 from zoo.settings import resolve
 from zoo.spec import Spec
 
+MOMENTS = {"exp_avg", "exp_avg_sq", "square_avg"}  # of Adam and RMSprop
+
 CLASSES: dict[str, Any] = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "ddpg": DDPG, "td3": TD3, "sac": SAC}
 Space = spaces.Space[Any]
 
@@ -103,15 +105,19 @@ class Twins:
         pairs = {id(pair.ours): pair for pair in chain.from_iterable(self.nets.values())}
         found = [pair.difference() for pair in pairs.values()]
         for ours, theirs in self.optimizers.values():
-            for name in ("exp_avg", "exp_avg_sq", "square_avg"):
-                if hasattr(ours, name):
-                    pieces = getattr(ours, name).split([p.numel() for p in ours.params])
-                    for param, piece in zip(ours.params, pieces, strict=True):
-                        pair = pairs[id(param)]
-                        # Theirs makes its moments at the first step, which TD3's actor takes later than its critics.
-                        state = tuple(theirs.state[p].get(name, torch.zeros_like(p)) for p in pair.theirs)
-                        found.append(Pair(piece.view_as(param), state, pair.combine).difference())
+            for name in MOMENTS & dict(ours.named_buffers()).keys():
+                found += [pair.difference() for pair in _moments(name, ours, theirs, pairs)]
         return max(found, key=lambda value: (value != value, value))
+
+
+def _moments(name: str, ours: Any, theirs: Any, pairs: dict[int, Pair]) -> Iterator[Pair]:
+    """A running moment of both optimisers, parameter by parameter."""
+    pieces = getattr(ours, name).split([p.numel() for p in ours.params])
+    for param, piece in zip(ours.params, pieces, strict=True):
+        pair = pairs[id(param)]
+        # Theirs makes its moments at the first step, which TD3's actor takes later than its critics.
+        state = tuple(theirs.state[p].get(name, torch.zeros_like(p)) for p in pair.theirs)
+        yield Pair(piece.view_as(param), state, pair.combine)
 
 
 # Settings under another name there; every other one that both sides know is passed on as it is.

@@ -146,12 +146,11 @@ def compare(name: str, title: str, action: Space, update: Callable[..., None], *
     for dtype, tolerances in TOLERANCES.items():
         with precision(dtype):
             twins = make(name, partial(Stub, OBS, action), 1 if update is update_off_policy else ENVS, **settings)
-            worst, done = [], 0
-            for total in (1, 20):
-                for count in range(done, total):
-                    update(twins, count=count + 1)
-                done = total
-                worst.append(twins.difference())
+            update(twins, count=1)
+            worst = [twins.difference()]
+            for count in range(2, 21):
+                update(twins, count=count)
+            worst.append(twins.difference())
         bits = "float32" if dtype == torch.float32 else "float64"
         for total, found, tolerance in zip((1, 20), worst, tolerances, strict=True):
             what = f"{title}: {total} update{'s' * (total > 1)}, {bits}"

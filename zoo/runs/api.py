@@ -119,9 +119,8 @@ def run(
         else:
             folder = stack.enter_context(hold(out, resumed=resumed))
             stopper = keeper = stack.enter_context(Keeper(folder, learner, recorder, every))
-            if resumed:
-                for line in keeper.resume():
-                    warnings.warn(line, stacklevel=2)
+            for line in keeper.resume() if resumed else []:
+                warnings.warn(line, stacklevel=2)
             stack.callback(recorder.close)
             recorder.open(folder, learner.step if resumed else None)
         return _train(learner, recorder, stopper, on_row)
@@ -156,8 +155,6 @@ def log_every(settings: Settings) -> int:
 def load(folder: str | Path, which: str = "final") -> Agent:
     """The agent of a run's folder (`which`: final or best; last where a run stopped early), or of its own folder."""
     with open_folder(Path(folder)) as run:
-        for name in (which, "last"):
-            if run.exists(name):
-                with run.folder(name) as kept:
-                    return load_agent(kept)
-        return load_agent(run)
+        kept = [name for name in (which, "last") if run.exists(name)]
+        with run.folder(kept[0]) if kept else nullcontext(run) as folder_of_agent:
+            return load_agent(folder_of_agent)

@@ -64,10 +64,8 @@ def load(run: Folder, state: dict[str, Any], device: torch.device | str = "cpu")
             warnings.append(f"{folder.path / MANIFEST} is missing; it is made anew from the checkpoints that are there")
             folder.write_json(MANIFEST, {"schema": SCHEMA, "checkpoints": entries})
         for entry in reversed(entries):
-            path = folder.path / entry["file"]
             try:
-                if _digest(folder, entry["file"]) != entry["sha256"]:
-                    raise UserError(f"{path} is damaged: it has not the digest that the manifest has")
+                _check_digest(folder, entry)
             except (OSError, UserError) as error:
                 warnings.append(f"{error}; trying the checkpoint before it")
                 continue
@@ -76,6 +74,11 @@ def load(run: Folder, state: dict[str, Any], device: torch.device | str = "cpu")
     if not entries:
         return 0, [NO_CHECKPOINT]
     raise UserError("; ".join([*warnings, "but there is none"]))
+
+
+def _check_digest(folder: Folder, entry: dict[str, Any]) -> None:
+    if _digest(folder, entry["file"]) != entry["sha256"]:
+        raise UserError(f"{folder.path / entry['file']} is damaged: it has not the digest that the manifest has")
 
 
 def budget(run: Folder) -> int:

@@ -1,8 +1,9 @@
 """Evaluation: fixed-seed episodes, played by a trained agent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +14,7 @@ from zoo.envs.envs import Envs
 from zoo.envs.make import EnvLike, vectorize
 from zoo.errors import UserError
 from zoo.machine import processor
+from zoo.protocol import Episode
 from zoo.spec import Array
 from zoo.storage.agent import Agent
 
@@ -70,14 +72,19 @@ def evaluate(
     envs = Envs(vector, seeds, scale_actions=agent.spec.scale_actions)
     agent.spec.check_same(envs.spec)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
-    left = episodes
     with closing(envs), processor(threads):
-        envs.reset()
-        while left:
-            on_step()
-            obs = envs.obs if agent.obs_normalizer is None else agent.obs_normalizer(envs.obs)
-            for episode in envs.step(agent.act(obs, deterministic, envs.lengths == 0)).episodes:
-                if episode.number < episodes:
-                    returns[episode.number], lengths[episode.number] = episode.episode_return, episode.length
-                    left -= 1
+        for episode in islice(_play(agent, envs, episodes, deterministic, on_step), episodes):
+            returns[episode.number], lengths[episode.number] = episode.episode_return, episode.length
     return Evaluation(returns, lengths)
+
+
+def _play(
+    agent: Agent, envs: Envs, episodes: int, deterministic: bool, on_step: Callable[[], None]
+) -> Iterator[Episode]:
+    """The first `episodes` that are started, in the order in which they end; goes on for ever with others."""
+    envs.reset()
+    while True:
+        on_step()
+        obs = envs.obs if agent.obs_normalizer is None else agent.obs_normalizer(envs.obs)
+        step = envs.step(agent.act(obs, deterministic, envs.lengths == 0))
+        yield from (episode for episode in step.episodes if episode.number < episodes)

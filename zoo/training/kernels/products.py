@@ -64,12 +64,12 @@ def _turn(graph: Graph) -> None:
 
 def _name(graph: Graph) -> None:
     """Products in float32 on the processor become `zoo::product`, which is compiled as below."""
-    for plain in (aten.mm.default, aten.bmm.default):
-        for node in graph.find_nodes(op="call_function", target=plain):
-            value = node.meta["val"]
-            if value.device.type == "cpu" and value.dtype == torch.float32:
-                with graph.inserting_before(node):
-                    _replace(node, _add(graph, torch.ops.zoo.product.default, *node.args))
+    plain = (aten.mm.default, aten.bmm.default)
+    for node in [node for op in plain for node in graph.find_nodes(op="call_function", target=op)]:
+        value = node.meta["val"]
+        if value.device.type == "cpu" and value.dtype == torch.float32:
+            with graph.inserting_before(node):
+                _replace(node, _add(graph, torch.ops.zoo.product.default, *node.args))
 
 
 def _add(graph: Graph, op: Any, *args: Any) -> Node:
