@@ -47,6 +47,7 @@ class Envs:
         *("num_episodes", "first", "numbers", "returns", "lengths", "_alive", "obs", "actions"),
         *("obs_normalizer", "reward_normalizer"),
     )
+    actions: deque[Array]  # what a replay takes, the newest last
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class Envs:
         self.obs_normalizer, self.reward_normalizer = obs_normalizer, reward_normalizer
         self.num_episodes = 0  # started so far
         self.first = 0  # the number of the episode with which all were reset last
-        self.actions: deque[Array] = deque()  # what a replay takes, the newest last
+        self.actions = deque()
         self.numbers = np.zeros(self.num_envs, np.int64)  # of the running episodes
         self.returns = np.zeros(self.num_envs)
         self.lengths = np.zeros(self.num_envs, np.int64)
@@ -133,12 +134,12 @@ class Envs:
     def check_state(self) -> bool:
         """Whether a restored state makes sense."""
         due = int(self.lengths.max()) if self.mode is AutoresetMode.DISABLED else 0
-        shape = self.vector.action_space.shape
+        kind = self.vector.action_space.shape, self.spec.action_space.dtype
         return (
             0 <= due <= len(self.actions)
             and bool(((self.numbers >= 0) & (self.numbers < self.num_episodes) & (self.lengths >= 0)).all())
             and 0 <= self.first < self.num_episodes
-            and all(action.shape == shape for action in self.actions)
+            and all((action.shape, action.dtype) == kind for action in self.actions)
         )
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
