@@ -47,6 +47,15 @@ class Stamps(gym.Env[Any, Any]):
         return obs, 1.0, self.left == 0 and not self.truncates, self.left == 0 and bool(self.truncates), {}
 
 
+class Failing(Stamps):
+    """Raises an error in its third step."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.count == 2:
+            raise ZeroDivisionError("no ground below")
+        return super().step(action)
+
+
 def vector_of(make: Callable[..., gym.Env[Any, Any]], mode: AutoresetMode) -> Callable[..., Any]:
     """A vector entry point that resets as `mode` says."""
 

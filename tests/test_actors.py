@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -20,18 +22,19 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 from numpy.random import SeedSequence
-from stamps import CHOICES, VECTORS, Stamps, make_stamping, make_telling_progress, parameter_of
+from stamps import CHOICES, VECTORS, Failing, Stamps, make_stamping, make_telling_progress, parameter_of
 
 import zoo
 from zoo import registry
 from zoo.actors import processes
 from zoo.actors import remote as remote_actors
+from zoo.actors.cluster import Cluster, RayWorker
 from zoo.actors.inline import load_weights, weights_of
 from zoo.actors.processes import Processes
 from zoo.actors.remote import Collected, Job, Remote, Worker
 from zoo.buffers.rows import allocate
 from zoo.buffers.segments import SegmentBuffer
-from zoo.errors import ActorError, UserError
+from zoo.errors import ActorError, DivergedError, EnvError, UserError
 from zoo.machine import processor
 from zoo.protocol import Progress, Transition
 from zoo.runs.assemble import _inline, _remote
@@ -180,10 +183,70 @@ def test_an_error_in_an_actor_reaches_the_learner_as_text() -> None:
     assert isinstance(backend, Processes)
     try:
         source.job = replace(source.job, env="NoSuchEnv-v0")
-        with pytest.raises(ActorError, match=r"actor 0 failed: .*NoSuchEnv"):
+        with pytest.raises(UserError, match=r"actor 0 failed: UserError: .*NoSuchEnv"):
             source.step(Progress(0, 100))
     finally:
         source.close()
+
+
+FAILED = r"actor 0 failed: EnvError: environment 0 failed in step \d of .* seed \d+, given action .*: ZeroDivisionError: "
+    r"actor 0 failed: EnvError: environment 0 failed in step 3 of .* seed \d+, given action .*: ZeroDivisionError: no"
+)
+
+
+def test_an_environment_that_fails_in_an_actor_has_its_own_exit_code() -> None:
+    settings: dict[str, Any] = SMALL | {"engine": "processes", "actors": 1, "num_envs": 1}
+    with pytest.raises(EnvError, match=FAILED) as raised:
+        zoo.train("a2c", Failing, **settings)
+    assert raised.value.code == 3
+
+
+def test_a_policy_that_is_nan_in_an_actor_has_its_own_exit_code() -> None:
+    overrides = {"total_steps": 200, "engine": "processes", "learning_starts": 0, "seed": 0}
+    prepared = prepare("td3", "Pendulum-v1", overrides, source="argument")
+    algo, source, _, _ = _remote(prepared, "Pendulum-v1", SeedSequence(0), SeedSequence(1))
+    load_weights(algo, weights_of(algo) * np.nan)
+    with closing(source), pytest.raises(DivergedError, match="actor 0 failed: DivergedError: the policy bec") as raised:
+        source.step(Progress(100, 200))
+    assert raised.value.code == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (EnvError("it fell"), EnvError),
+        (DivergedError("it fell"), DivergedError),
+        (UserError("it fell"), UserError),
+        (ValueError("it fell"), ActorError),
+        (type("os", (Exception,), {})("it fell"), ActorError),
+    ],
+)
+def test_an_error_in_an_actor_on_ray_is_of_the_same_kind_here(error: Exception, kind: type[Exception]) -> None:
+    """Ray stands aside: what it raises for an error in a method has the error as its `cause`."""
+
+    class RayTaskError(Exception):
+        cause = error
+
+    def get(reference: str) -> None:
+        raise RayTaskError("a traceback\nof many lines")
+
+    cluster = Cluster.__new__(Cluster)
+    exceptions = SimpleNamespace(RayTaskError=RayTaskError, RayError=OSError)
+    cluster.ray = SimpleNamespace(exceptions=exceptions, get=get, wait=lambda pending, **_: (pending, []))
+    cluster.pending = {"a reference": 7}
+    with pytest.raises(kind, match=f"^actor 7 failed: {type(error).__name__}: it fell$") as raised:
+        cluster.ready(1.0)
+    assert type(raised.value) is kind
+
+
+def test_an_actor_on_ray_makes_its_environments_where_an_error_is_heard() -> None:
+    """Ray takes an actor that cannot be made for one that was lost, to be replaced."""
+    source = remote("impala", actors=1)
+    with closing(source):
+        worker = RayWorker(replace(source.job, env="NoSuchEnv-v0"), SPEC)
+        assert worker.count() == 0
+        with pytest.raises(UserError, match="NoSuchEnv"):
+            worker.collect((np.zeros(3, np.float32), 0), 0)
 
 
 SCRIPT = """

@@ -4,12 +4,14 @@ Both ends are compared as files: the last checkpoint of a run holds its weights,
 streams and environments.
 """
 
+import copy
+import functools
 import json
 import os
 import re
 import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from zoo.runs.stopping import interval
 from zoo.spec import Spec
 from zoo.storage.files import open_folder
 from zoo.storage.state import Unpacker, pack
+from zoo.training.loop import Learner
 
 ENTRIES = sorted(registry.load().algorithms)
 TIMING = {"seconds", "steps_per_second"}
@@ -386,7 +389,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, torch.Tensor], dict[str, Any]], Any],
     "a type": (lambda t, s: t.update({"learner.buffer._next": torch.zeros(2)}), "of torch.float32; expected"),
     "a key is missing": (lambda t, s: s["learner"].pop("step"), "learner has"),
     "a key too many": (lambda t, s: s["learner"].update(a=1), "learner has"),
-    "text for a number": (lambda t, s: s["learner"].update(step="many"), "learner.step is 'many'; expected a int"),
+    "text for a number": (
+        lambda t, s: s["learner"].update(step="many"),
+        "learner.step is 'many'; expected a count below 2.53",
+    ),
     "no object": (lambda t, s: s.update(learner=7), "learner has int"),
     "a random stream": (lambda t, s: s["learner"]["buffer"]["rng"].update(state=1), "does not fit this run"),
     "slots out of range": (lambda t, s: t["learner.buffer._next"].fill_(10**6), "learner.buffer"),
@@ -741,3 +747,120 @@ def test_a_checkpoint_too_large_to_be_mapped_gives_way(stopped: Path, tmp_path: 
     with pytest.warns(UserWarning, match="is made anew"):
         zoo.resume(run, checkpoint_every=70)
     assert rows_of(run)[-1]["step"] == STEPS
+
+
+# Plain values of other types
+
+VALUES: list[Any] = [None, -1, 2**70, -(2**40), 1.5, "x", [], [["a"]], {}]
+PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
+    "dqn": ("dqn", {"priority_exponent": 0.6}),
+    "sarsa": ("sarsa", {"num_steps": 5}),
+    "ddpg": ("ddpg", {}),
+    "a2c": ("a2c", {"normalize_obs": True, "normalize_reward": True}),
+    "impala": ("impala", {"lag": 3, "replayed": 1}),
+}
+Place = tuple[str | int, ...]
+
+
+def places(state: Any, path: Place = ()) -> Iterator[Place]:
+    """Where there is something in plain data: each part of it, and each part of these."""
+    if path:
+        yield path
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ()
+    for key, part in items:
+        yield from places(part, (*path, key))
+
+
+def assign(state: Any, place: Place, value: Any) -> None:
+    for key in place[:-1]:
+        state = state[key]
+    state[place[-1]] = value
+
+
+@pytest.fixture(scope="module")
+def halted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A run of a case of PLAIN that stopped halfway, with one checkpoint and 30 steps to go."""
+
+    @functools.cache
+    def make(case: str) -> Path:
+        name, changes = PLAIN[case]
+        folder = tmp_path_factory.mktemp("halted") / "run"
+        with pytest.raises(StopError):
+            train(folder, name, stop_at=120, every=55, hidden=(4,), eval_every=60, compile="off", **changes)
+        for file in sorted((folder / FOLDER).glob("*.safetensors"))[:-1]:
+            file.unlink()
+        manifest = json.loads((folder / FOLDER / MANIFEST).read_text())
+        manifest["checkpoints"] = manifest["checkpoints"][-1:]
+        (folder / FOLDER / MANIFEST).write_text(json.dumps(manifest))
+        config = json.loads((folder / "config.json").read_text())
+        config["run"]["total_steps"] = manifest["checkpoints"][-1]["step"] + 30
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return make
+
+
+def outcome_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Go on with a run for no more steps than are left of it, with room for a rollout: how it ended."""
+    steps = 0
+    original = Learner.finished
+
+    def finished(self: Learner, total_steps: int) -> bool:
+        nonlocal steps
+        steps += 1
+        assert steps < 200, "it trains for ever"
+        return original(self, total_steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "finished", finished)
+        patch.setattr(os, "fsync", lambda _: None)
+        try:
+            zoo.resume(run)
+        except UserError as error:
+            return "refused" if "\n" not in str(error) else "refused in several lines"
+    return "trained"
+
+
+def assert_refused_or_trained(
+    case: str, chosen: Callable[[list[Any]], list[Any]], halted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = halted(case)
+    (file,) = (original / FOLDER).glob("*.safetensors")
+    tensors = load_file(file)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    state = json.loads(metadata["state"])
+    ends = {"refused": 0, "trained": 0}
+    for place, value in chosen([(place, value) for place in places(state) for value in VALUES]):
+        run = original.with_name("changed")
+        shutil.copytree(original, run)
+        edited = copy.deepcopy(state)
+        assign(edited, place, value)
+        save_file(tensors, run / FOLDER / file.name, {"schema": metadata["schema"], "state": json.dumps(edited)})
+        reseal(run)
+        try:
+            ends[outcome_of(run, monkeypatch)] += 1
+        except BaseException as error:
+            raise AssertionError(f"{'.'.join(map(str, place))} = {value!r}") from error
+        shutil.rmtree(run)
+    assert ends["refused"] > ends["trained"], ends
+
+
+@pytest.mark.filterwarnings("ignore:episodes in environment", "ignore:.*rows before it are lost")
+@pytest.mark.parametrize("case", PLAIN)
+def test_a_plain_value_of_another_type_is_refused_or_trains(
+    case: str, halted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(len(case))
+    assert_refused_or_trained(
+        case, lambda changes: [changes[i] for i in rng.permutation(len(changes))[:25]], halted, monkeypatch
+    )
+
+
+@pytest.mark.matrix
+@pytest.mark.filterwarnings("ignore:episodes in environment", "ignore:.*rows before it are lost")
+@pytest.mark.parametrize("case", PLAIN)
+def test_any_plain_value_of_another_type_is_refused_or_trains(
+    case: str, halted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_refused_or_trained(case, lambda changes: changes, halted, monkeypatch)

@@ -382,16 +382,16 @@ IMAGE = spaces.Box(0, 255, (4, 4, 1), np.uint8)
 FLOATS, DOUBLES = (spaces.Box(-np.inf, np.inf, (2,), dtype) for dtype in (np.float32, np.float64))
 INTS, FOUR, FROM_TWO = spaces.Box(0, 9, (2,), np.int64), spaces.Discrete(4), spaces.Discrete(4, start=2)
 REFUSED: dict[str, tuple[spaces.Space[Any], Any, str]] = {
-    "an image of large integers": (IMAGE, np.full((4, 4, 1), 300), "holds 300, which no uint8 of"),
-    "an image of negative integers": (IMAGE, np.full((4, 4, 1), -1), "holds -1, which no uint8 of"),
+    "an image of large integers": (IMAGE, np.full((4, 4, 1), 300), "holds 300, which does not fit uint8"),
+    "an image of negative integers": (IMAGE, np.full((4, 4, 1), -1), "holds -1, which does not fit uint8"),
     "an image of floats": (IMAGE, np.full((4, 4, 1), 0.5), "is of float64; its space is of uint8"),
     "floats for integers": (INTS, np.array([1.0, 2.5]), "is of float64; its space is of int64"),
     "texts": (FLOATS, np.array(["a", "b"]), "is of <U1; its space is of float32"),
     "complex numbers": (FLOATS, np.array([1j, 1]), "is of complex128; its space is of float32"),
     "nothing": (FLOATS, [None, None], "is of object; its space is of float32"),
     "a ragged list": (FLOATS, [[1.0], [1.0, 2.0]], "is no array of one shape"),
-    "a float beyond float32": (FLOATS, np.array([0, 1e300]), r"holds 1e\+300, which no float32"),
-    "a double beyond float32": (DOUBLES, np.array([0, -1e300]), r"as float32: \[ 0.e\+000 -1.e\+300\]"),
+    "a float beyond float32": (FLOATS, np.array([0, 1e300]), r"holds 1e\+300, which does not fit float32"),
+    "a double beyond float32": (DOUBLES, np.array([0, -1e300]), r"holds -1e\+300, which does not fit float32"),
     "NaN": (FLOATS, np.array([np.nan, 0], np.float32), r"NaN or infinite as float32: \[nan  0.\]"),
     "a count beyond its number": (FOUR, 4, r"outside of Discrete\(4\): 4"),
     "a negative count": (FOUR, -1, r"outside of Discrete\(4\): -1"),
@@ -497,6 +497,239 @@ def test_an_environment_that_exits_ends_the_run_in_one_line(when: str, vec: str)
 
     with pytest.raises(EnvError, match=r"environment \d failed .*: it called sys.exit\(7\)$"):
         use()
+
+
+# Vector environments that no guard surrounds
+
+
+class Images(VectorEnv[Any, Any, Any]):
+    """A vector environment of its own: its first observations, what each step returns, and final observations."""
+
+    def __init__(
+        self, mode: AutoresetMode, space: spaces.Space[Any], first: Any, taken: Any, final: Any = None
+    ) -> None:
+        self.num_envs, self.single_observation_space, self.single_action_space = 2, space, spaces.Discrete(2)
+        self.action_space = spaces.MultiDiscrete([2, 2])
+        self.metadata = {"autoreset_mode": mode}
+        self.first, self.taken, self.final = first, taken, final
+
+    def reset(self, **kwargs: Any) -> Any:
+        return self.first, {}
+
+    def step(self, actions: Any) -> Any:
+        return (*self.taken, {"final_obs": self.final})
+
+
+GOOD = np.full((2, 4, 4, 1), 7, np.uint8)
+NO, YES = np.zeros(2, np.bool_), np.array([False, True])
+
+
+def image(value: float, dtype: type) -> Any:
+    """Two images, the second of them with a pixel of this value."""
+    images = GOOD.astype(dtype)
+    images[1, 2, 3, 0] = value
+    return images
+
+
+WHERE = r"environment 1, step 1 of .* seed \d+\)?, given action 1: the observation"
+UNFIT: dict[str, tuple[Any, str]] = {
+    "floats": (image(300.7, np.float64), r"observation is of float64; its space is of uint8$"),
+    "whole floats": (image(7, np.float32), r"observation is of float32; its space is of uint8$"),
+    "large integers": (image(300, np.int64), rf"{WHERE} holds 300, which does not fit uint8$"),
+    "negative integers": (image(-1, np.int32), rf"{WHERE} holds -1, which does not fit uint8$"),
+    "another shape": (GOOD[:, :3], r"observations have shape \(2, 3, 4, 1\); expected \(2, 4, 4, 1\)$"),
+}
+
+
+def images_of(mode: AutoresetMode, first: Any, obs: Any, ended: Any = NO, final: Any = None) -> Envs:
+    return Envs(Images(mode, IMAGE, first, (obs, np.zeros(2), ended, NO), final), SeedSequence(3))
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("case", UNFIT)
+def test_an_image_that_a_cast_would_change_is_refused_of_any_vector_environment(case: str, mode: AutoresetMode) -> None:
+    wrong, message = UNFIT[case]
+    with pytest.raises(EnvError, match=message.replace("step 1", "step 0").replace(", given action 1", "")) as raised:
+        images_of(mode, wrong, GOOD).reset()
+    assert raised.value.code == 3
+    envs = images_of(mode, GOOD, wrong)
+    envs.reset()
+    with pytest.raises(EnvError, match=message):
+        envs.step(np.ones(2, np.int64))
+
+
+@pytest.mark.parametrize("case", ["floats", "large integers", "negative integers"])
+def test_so_is_a_final_image(case: str) -> None:
+    wrong, message = UNFIT[case]
+    envs = images_of(AutoresetMode.SAME_STEP, GOOD, GOOD, YES, [None, wrong[1]])
+    envs.reset()
+    with pytest.raises(EnvError, match=message):
+        envs.step(np.ones(2, np.int64))
+
+
+def test_an_image_of_larger_integers_that_fit_is_taken() -> None:
+    envs = images_of(AutoresetMode.SAME_STEP, GOOD, image(255, np.int64), YES, [None, image(200, np.int32)[1]])
+    envs.reset()
+    t = envs.step(np.ones(2, np.int64)).transition
+    assert t.next_obs.dtype == envs.obs.dtype == np.uint8
+    assert t.next_obs[1].max() == 200
+    assert envs.obs[1].max() == 255
+
+
+@pytest.mark.parametrize(
+    ("reward", "terminated", "truncated", "message"),
+    [
+        (["5", "5"], NO, NO, "rewards are of <U1; expected numbers"),
+        (np.zeros(2), np.array(["False", "False"]), NO, "terminated are of <U5; expected True or False"),
+        (np.zeros(2), NO, np.array([np.nan, 0]), "truncated are of float64; expected True or False"),
+        (np.zeros(2), NO, np.zeros(2, np.int64), "truncated are of int64; expected True or False"),
+    ],
+)
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_parts_of_a_step_that_are_of_another_kind_are_refused(
+    mode: AutoresetMode, reward: Any, terminated: Any, truncated: Any, message: str
+) -> None:
+    envs = Envs(Images(mode, IMAGE, GOOD, (GOOD, reward, terminated, truncated)), SeedSequence(3))
+    envs.reset()
+    with pytest.raises(EnvError, match=message):
+        envs.step(np.ones(2, np.int64))
+
+
+# What a guarded environment returns beside observations, and raises
+
+
+class Returning(Observing):
+    """Returns this from its steps beside a good observation."""
+
+    def __init__(self, reward: Any, terminated: Any, truncated: Any) -> None:
+        super().__init__(FLOATS, np.zeros(2, np.float32), np.zeros(2, np.float32))
+        self.parts = reward, terminated, truncated
+
+    def step(self, action: Any) -> Any:
+        return (self.then, *self.parts, {})
+
+
+class Mute:
+    """Has nothing to show."""
+
+    def __repr__(self) -> str:
+        raise OSError("nothing to show")
+
+
+ODD_PARTS: dict[str, tuple[tuple[Any, Any, Any], str]] = {
+    "a text of a reward": (("5", False, False), "its reward is '5'; expected a real number"),
+    "no reward": ((None, False, False), "its reward is None; expected a real number"),
+    "a list of rewards": (([1.0], False, False), r"its reward is \[1.0\]; expected a real number"),
+    "a complex reward": ((1j, False, False), "its reward is 1j; expected a real number"),
+    "a ragged reward": (([1, [2]], False, False), r"its reward is \[1, \[2\]\]; expected a real number"),
+    "a text of a flag": ((1.0, "False", False), "its terminated is 'False'; expected True or False"),
+    "NaN for a flag": ((1.0, False, np.nan), "its truncated is nan; expected True or False"),
+    "a count for a flag": ((1.0, 0, False), "its terminated is 0; expected True or False"),
+    "no flag": ((1.0, False, None), "its truncated is None; expected True or False"),
+    "what shows nothing": (
+        (1.0, Mute(), False),
+        r"its terminated is \(its repr\(\) raises OSError\); expected",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD_PARTS)
+def test_rewards_are_numbers_and_flags_true_or_false(case: str) -> None:
+    parts, message = ODD_PARTS[case]
+    envs = Envs(vectorize(partial(Returning, *parts), 2), SeedSequence(3))
+    envs.reset()
+    seed = episode_seed(SeedSequence(3), 0)
+    where = f"^environment 0 failed in step 1 of the episode with seed {seed}, given action 1: {message}"
+    with pytest.raises(EnvError, match=where):
+        envs.step(np.ones(2, np.int64))
+    envs.close()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("vec", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("reward", "flag"),
+    [(2, True), (2.0, np.True_), (np.float16(2), np.array(True)), (np.array(2), True), (np.int8(2), True)],
+)
+def test_numbers_and_flags_of_any_make_are_fine(reward: Any, flag: Any, vec: str) -> None:
+    envs = Envs(vectorize(partial(Returning, reward, flag, flag), 1, vec), SeedSequence(3))
+    envs.reset()
+    t = envs.step(np.ones(1, np.int64)).transition
+    assert (t.reward.tolist(), t.terminated.tolist(), t.truncated.tolist()) == ([2], [True], [True])
+    envs.close()
+
+
+class Speechless(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        raise RuntimeError("nothing to say")
+
+
+class Foreign(BaseException):
+    """No Exception, as pytest's own outcomes, trio's and asyncio's cancellations are none."""
+
+
+class Raising(Observing):
+    """Raises this when it is made, in its reset, or in its step."""
+
+    def __init__(self, error: type[BaseException], when: str) -> None:
+        super().__init__(FOUR, 0, 0)
+        self.error, self.when = error, when
+        if when == "made":
+            raise error
+
+    def reset(self, **kwargs: Any) -> Any:
+        if self.when == "reset":
+            raise self.error
+        return super().reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("when", ["made", "reset", "step"])
+@pytest.mark.parametrize("vec", ["sync", "async"])
+@pytest.mark.parametrize("error", [GeneratorExit, Foreign])
+def test_what_is_no_exception_is_a_failure_in_one_line(error: type[BaseException], when: str, vec: str) -> None:
+    message = rf"environment \d failed .*(when it was made|in reset|given action \d): {error.__name__}: $"
+    with pytest.raises(EnvError, match=message) as raised:
+        play(partial(Raising, error, when), vec)
+    assert raised.value.code == 3
+
+
+def play(make: Callable[[], gym.Env[Any, Any]], vec: str) -> None:
+    with contextlib.closing(Envs(vectorize(make, 2, vec), SeedSequence(0))) as envs:
+        drive(envs, 1)
+
+
+@pytest.mark.parametrize("when", ["reset", "step"])
+@pytest.mark.parametrize("vec", ["sync", "async"])
+def test_an_error_that_cannot_say_what_it_is_has_its_place(when: str, vec: str) -> None:
+    where = r"environment \d failed in step \d of the episode with seed \d+, (in reset|given action \d)"
+    with pytest.raises(EnvError, match=rf"{where}: Speechless: \(its str\(\) raises RuntimeError\)\n"):
+        play(partial(Raising, Speechless, when), vec)
+
+
+@pytest.mark.parametrize("when", ["made", "reset", "step"])
+def test_an_interruption_in_an_environment_remains_one(when: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        play(partial(Raising, KeyboardInterrupt, when), "sync")
+
+
+@pytest.mark.parametrize("error", [Foreign, Speechless])
+@pytest.mark.parametrize("when", ["reset", "step"])
+def test_a_vector_environment_may_raise_anything(error: type[BaseException], when: str) -> None:
+    class Failing(Images):
+        def reset(self, **kwargs: Any) -> Any:
+            if when == "reset":
+                raise error
+            return super().reset(**kwargs)
+
+        def step(self, actions: Any) -> Any:
+            raise error
+
+    envs = Envs(Failing(AutoresetMode.DISABLED, IMAGE, GOOD, ()), SeedSequence(3))
+    with pytest.raises(EnvError, match=f"the environments failed in {when}: {error.__name__}"):
+        drive(envs, 1)
 
 
 def test_actions_without_a_dimension_are_refused() -> None:

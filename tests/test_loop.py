@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,7 @@ def test_a_refused_folder_leaves_torch_its_threads(tmp_path: Path) -> None:
 )
 def test_a_row_that_a_checkpoint_left_incomplete_is_one_of_numbers(row: Any, fits: bool) -> None:
     recorder = Recorder.__new__(Recorder)
-    recorder.row = row
+    recorder.returns, recorder.lengths, recorder.elapsed, recorder.row = deque(), deque(), 0.0, row
     assert recorder.check_state() == fits
 
 

@@ -1,6 +1,7 @@
 """The replay buffer: a sample is what was added, drawn as often as it should be, at the memory that it should take."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import count
 from types import SimpleNamespace
@@ -32,9 +33,9 @@ ENDS = ((True, False), (False, True), (True, True))
 
 
 def make(num_envs: int = 1, *, spec: Spec = SPEC, seed: int = 0, **settings: Any) -> ReplayBuffer:
-    """A replay that may be sampled from the first transition on."""
+    """A replay that may be sampled from the first transition on; no sample is due by itself."""
     exponents = {key: settings.pop(key) for key in list(settings) if key.endswith("_exponent")}
-    config = SegmentReplay(**{"capacity": 100, "batch_size": 64, "n_step": 1} | settings)
+    config = SegmentReplay(**{"capacity": 100, "batch_size": 64, "n_step": 1, "train_every": sys.maxsize} | settings)
     return ReplayBuffer(spec, num_envs, config, Generator().manual_seed(seed), **exponents)
 
 

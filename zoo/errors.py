@@ -1,7 +1,8 @@
 """Errors for people: what was wrong, what was expected and the nearest fix; each kind has an exit code of its own."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class UserError(ValueError):
@@ -44,6 +45,21 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.code = 128 + number
+
+
+def told(value: Any, tell: Callable[[Any], str] = str) -> str:
+    """What `str` or `repr` says of a value that is somebody else's; that it fails, where it does."""
+    try:
+        return tell(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return f"(its {tell.__name__}() raises {type(error).__name__})"
+
+
+def said(error: BaseException) -> str:
+    """The kind of an error and what it says."""
+    return f"{type(error).__name__}: {told(error)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

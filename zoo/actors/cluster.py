@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.actors.remote import Collected, Job, Worker
+from zoo.actors.remote import Collected, Job, Worker, failure
 from zoo.buffers.rows import allocate
-from zoo.errors import ActorError
 from zoo.machine import start_ray
 from zoo.protocol import Episode, Transition
 from zoo.spec import Array, Spec
@@ -58,7 +57,7 @@ class Cluster:
             try:
                 answers.append(Collected(actor, *self.ray.get(reference)))
             except self.ray.exceptions.RayTaskError as error:
-                raise ActorError(f"actor {actor} failed: {str(error).strip().splitlines()[-1]}") from None
+                raise failure(error.cause).error(actor) from None
             except self.ray.exceptions.RayError:  # the actor, its node, or what it sent is lost
                 answers.append(actor)
         return answers
@@ -80,7 +79,8 @@ class RayWorker:
 
     def __init__(self, job: Job, spec: Spec) -> None:
         self.taken = np.zeros((), np.int64)
-        self.worker, self.job, self.spec = Worker(job, self.taken), job, spec
+        self.worker: Worker | None = None  # made by the first `collect`: an error here would look like a lost actor
+        self.job, self.spec = job, spec
 
     def count(self) -> int:
         """Steps taken so far."""
@@ -88,6 +88,7 @@ class RayWorker:
 
     def collect(self, weights: tuple[Array, int], step: int) -> tuple[int, Transition, Array, list[list[Episode]]]:
         """One segment: the version of its weights, its rows, which are alive, and the episodes that ended."""
+        self.worker = self.worker or Worker(self.job, self.taken)
         vector, version = weights
         shape = (self.job.max_rows, self.job.num_envs)
         rows, alive = allocate(self.spec, *shape), np.zeros(shape, np.bool_)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from zoo.actors.inline import weights_of
-from zoo.actors.remote import Collected, Job, Worker
+from zoo.actors.remote import Collected, Failure, Job, Worker, failure
 from zoo.buffers.rows import allocate
-from zoo.errors import ActorError, UserError
+from zoo.errors import UserError
 from zoo.machine import safe_path
 from zoo.protocol import Algorithm, Transition
 from zoo.spec import Spec
@@ -103,8 +103,8 @@ class Processes:
             answer = pipe.recv()
         except (EOFError, OSError):
             return actor
-        if isinstance(answer, str):
-            raise ActorError(f"actor {actor} failed: {answer}")
+        if isinstance(answer, Failure):
+            raise answer.error(actor)
         slot, version, episodes = answer
         memory = self.memory[actor]
         rows = Transition(*(field.numpy() for field in memory.rows[slot]))
@@ -138,5 +138,5 @@ def run_actor(job: Job, weights: Weights, memory: Memory, pipe: Connection) -> N
             turn = 1 - turn
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
-    except Exception as error:  # sent as text: an exception may not survive the trip
-        pipe.send(f"{type(error).__name__}: {error}")
+    except Exception as error:
+        pipe.send(failure(error))

@@ -19,7 +19,7 @@ from zoo.actors.inline import act_and_step, load_weights, weights_of
 from zoo.buffers.rows import allocate
 from zoo.envs.envs import Envs
 from zoo.envs.make import EnvLike, vectorize
-from zoo.errors import ActorError
+from zoo.errors import ActorError, DivergedError, EnvError, UserError, told
 from zoo.machine import set_processor
 from zoo.protocol import NONE, Algorithm, Episode, Progress, Step, Transition
 from zoo.spec import Array, Spec
@@ -82,6 +82,26 @@ class Worker:
             filled += taken.alive if self.fills_columns else 1
             episodes.append(taken.episodes)
         return episodes
+
+
+# Errors in an actor that are of the same kind here, and have its exit code.
+KINDS = {kind.__name__: kind for kind in (UserError, EnvError, DivergedError)}
+
+
+class Failure(NamedTuple):
+    """An error in an actor, by the name of its kind, and as text: the error itself may not survive the trip."""
+
+    kind: str
+    text: str
+
+    def error(self, actor: int) -> Exception:
+        """What to raise here: an ActorError where the kind is none of KINDS."""
+        return KINDS.get(self.kind, ActorError)(f"actor {actor} failed: {self.kind}: {self.text}")
+
+
+def failure(error: BaseException) -> Failure:
+    """What an actor tells of an error."""
+    return Failure(type(error).__name__, told(error))
 
 
 class Collected(NamedTuple):

@@ -52,6 +52,7 @@ class SARSA(nn.Module):
 
     cell, spaces, Config = Cell("value/on/q"), (Discrete,), SARSAConfig
     saved = ("generator", "num_updates", "chosen")
+    chosen: tuple[Tensor, Tensor] | None  # observations (B, ...) and the actions promised there
 
     def __init__(self, spec: Spec, config: SARSAConfig, generator: Generator) -> None:
         super().__init__()
@@ -60,7 +61,15 @@ class SARSA(nn.Module):
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
         self.optimizer = Adam(self.q.parameters(), max_grad_norm=config.max_grad_norm)
         self.num_updates = 0
-        self.chosen: tuple[Tensor, Tensor] | None = None  # observations (B, ...) and the actions promised there
+        self.chosen = None
+
+    def check_state(self) -> bool:
+        """Whether a restored state makes sense: promised actions exist, one for each observation."""
+        if self.chosen is None:
+            return True
+        obs, action = self.chosen
+        exist = (action >= 0) & (action < self.q.advantage.out_features)
+        return action.dtype == torch.int64 and action.shape == obs.shape[:1] and bool(exist.all())
 
     def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
         return RolloutBuffer(spec, num_envs, self.config.num_steps)

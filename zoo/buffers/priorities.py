@@ -16,6 +16,10 @@ class SumTree:
         self.exponent = exponent
         self.largest = 1.0
 
+    def check_state(self) -> bool:
+        """Whether a restored state makes sense."""
+        return self.largest > 0
+
     def add(self, slots: Array) -> None:
         """Give new slots the largest priority so far, so that each is learned from at least once."""
         self._assign(slots, self.largest)

@@ -190,7 +190,8 @@ class ReplayBuffer:
         inside = (
             (self._next >= 0) & (self._next < self.num_slots) & (self._next % self.num_envs == np.arange(self.num_envs))
         )
-        counts = 0 <= self._unlearned <= self._stored and self._used <= self.num_slots
+        due = self._unlearned >= self.config.train_every  # which is no state between steps
+        counts = 0 <= self._unlearned <= self._stored and not due and self._used <= self.num_slots
         any_left = self._startable[: self._used].any() == (self._stored > 0)
         rows = self.contents._replace(next_obs=self.finals["obs"])
         return bool(inside.all()) and counts and any_left and exist(rows, self.spec)

@@ -1,5 +1,6 @@
 """Segments: consecutive transitions of each environment, of whatever policy drew them."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,7 +28,8 @@ class SegmentBuffer(_Columns):
         super().__init__(spec, num_envs, num_steps)
         self.pending = True  # until there was one
         self.replayed = replayed
-        config = SegmentReplay(capacity=capacity, batch_size=num_envs, n_step=num_steps)
+        # Samples follow fresh segments, and are never due by themselves.
+        config = SegmentReplay(capacity=capacity, batch_size=num_envs, n_step=num_steps, train_every=sys.maxsize)
         self.replay = ReplayBuffer(spec, num_envs, config, generator) if replayed else None
 
     def add(self, transition: Transition, alive: Array) -> None:

@@ -18,14 +18,19 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.random import SeedSequence
 
 from zoo.envs.autoreset import autoreset_mode
+from zoo.envs.cast import cast, complaint
 from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
 from zoo.envs.workers import end
-from zoo.errors import DivergedError, EnvError
+from zoo.errors import DivergedError, EnvError, said
 from zoo.protocol import Episode, Step, Transition
 from zoo.spec import Array, Spec
 
 LARGEST = float(np.finfo(np.float32).max)  # rewards are stored as float32
 TIMEOUT = 300.0  # seconds that environments in processes of their own may take for a step
+
+
+# What a step returns beside observations: name, numpy's letters for its kinds, and these in words.
+PARTS = (("rewards", "biuf", "numbers"), ("terminated", "b", "True or False"), ("truncated", "b", "True or False"))
 
 
 class Outcome(NamedTuple):
@@ -47,6 +52,7 @@ class Envs:
         *("num_episodes", "first", "numbers", "returns", "lengths", "_alive", "obs", "actions"),
         *("obs_normalizer", "reward_normalizer"),
     )
+    actions: deque[Array]  # what a replay takes, the newest last
 
     def __init__(
         self,
@@ -70,11 +76,12 @@ class Envs:
         self.obs_normalizer, self.reward_normalizer = obs_normalizer, reward_normalizer
         self.num_episodes = 0  # started so far
         self.first = 0  # the number of the episode with which all were reset last
-        self.actions: deque[Array] = deque()  # what a replay takes, the newest last
+        self.actions = deque()
         self.numbers = np.zeros(self.num_envs, np.int64)  # of the running episodes
         self.returns = np.zeros(self.num_envs)
         self.lengths = np.zeros(self.num_envs, np.int64)
         self.failed = False
+        self._obs_shape = (self.num_envs, *self.spec.obs_shape)
         self._all = np.ones(self.num_envs, np.bool_)
         self._zeros = np.zeros(self.num_envs, np.float32)
         self._alive = self._all.copy()
@@ -133,12 +140,12 @@ class Envs:
     def check_state(self) -> bool:
         """Whether a restored state makes sense."""
         due = int(self.lengths.max()) if self.mode is AutoresetMode.DISABLED else 0
-        shape = self.vector.action_space.shape
+        kind = self.vector.action_space.shape, self.spec.action_space.dtype
         return (
             0 <= due <= len(self.actions)
             and bool(((self.numbers >= 0) & (self.numbers < self.num_episodes) & (self.lengths >= 0)).all())
             and 0 <= self.first < self.num_episodes
-            and all(action.shape == shape for action in self.actions)
+            and all((action.shape, action.dtype) == kind for action in self.actions)
         )
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -161,9 +168,9 @@ class Envs:
             ended = wait([process.sentinel for process in self.vector.processes], timeout=5)
             dead = [str(i) for i, process in enumerate(self.vector.processes) if process.sentinel in ended]
             raise EnvError(f"the process of environment {', '.join(dead)} died ({type(error).__name__})") from None
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self.failed = True
-            raise EnvError(f"the environments failed in {method}: {type(error).__name__}: {error}") from error
+            raise EnvError(f"the environments failed in {method}: {said(error)}") from error
 
     def replay(self) -> Array:
         """Bring new environments to where a restored state had them, by its seeds and actions.
@@ -214,20 +221,34 @@ class Envs:
         return np.asarray(obs)
 
     def _act(self, action: Array) -> Any:
-        """Step the vector environment with a copy, which it may write into: what is kept is replayed later."""
-        return self._call("step", action.copy())
+        """Step the vector environment with a copy, which it may write into: what is kept is replayed later.
+
+        Raises EnvError for rewards that are no numbers, and for flags that are neither True nor False.
+        """
+        taken = self._call("step", action.copy())
+        for values, (name, kinds, expected) in zip(taken[1:4], PARTS, strict=True):
+            if np.asarray(values).dtype.kind not in kinds:
+                raise EnvError(f"the environments' {name} are of {np.asarray(values).dtype}; expected {expected}")
+        return taken
 
     def _check_reward(self, reward: Array, numbers: Array, action: Array) -> None:
         fits = np.abs(reward) <= LARGEST  # not so of NaN
         if np.count_nonzero(fits) < self.num_envs:  # `all` takes three times as long for a few
-            raise self._refusal("reward", reward, fits, numbers, action)
+            raise self._refusal("reward is NaN or infinite as float32", reward, fits, numbers, action)
 
     def _encode(self, obs: Array, numbers: Array, action: Array | None = None) -> Array:
         """Observations as algorithms see them, (B, ...); an EnvError where one of them is no such number.
 
         `numbers` are the episodes that they belong to, `action` what led to them unless they are an episode's first.
         """
-        encoded = self.spec.encode_obs(_cast(obs, self.spec.obs_dtype))
+        given, dtype = np.asarray(obs), self.spec.obs_dtype
+        if given.shape != self._obs_shape:
+            raise EnvError(f"the environments' observations have shape {given.shape}; expected {self._obs_shape}")
+        if given.dtype != dtype:
+            obs, kept = cast(given, dtype)
+            if not kept.all():
+                raise self._refusal(f"observation {complaint(given, kept, dtype)}", None, kept, numbers, action)
+        encoded = self.spec.encode_obs(obs)
         space = self.spec.observation_space
         fits: Array
         if self.spec.obs_dtype.kind == "f":
@@ -237,10 +258,12 @@ class Envs:
         else:
             return encoded
         if np.count_nonzero(fits) < fits.size:
-            raise self._refusal("observation", obs, fits, numbers, action)
+            what = "NaN or infinite as float32" if self.spec.obs_dtype.kind == "f" else f"outside of {space}"
+            raise self._refusal(f"observation is {what}", obs, fits, numbers, action)
         return encoded
 
-    def _refusal(self, name: str, values: Array, fits: Array, numbers: Array, action: Array | None) -> EnvError:
+    def _refusal(self, what: str, values: Array | None, fits: Array, numbers: Array, action: Array | None) -> EnvError:
+        """Says where `what` was found: in the first environment that does not fit, with its value if there are any."""
         i = int(np.argmin(fits.reshape(self.num_envs, -1).all(1)))
         if self.mode is AutoresetMode.DISABLED:
             episode = f"the episode with seed {episode_seed(self.seeds, int(numbers[i]))}"
@@ -248,10 +271,7 @@ class Envs:
             episode = f"its episode (all began with seed {episode_seed(self.seeds, self.first)})"
         where = f"environment {i}, step {self.lengths[i]} of {episode}"
         given = "" if action is None else f", given action {action[i]}"
-        space = self.spec.observation_space
-        discrete = name == "observation" and isinstance(space, spaces.Discrete)
-        what = f"outside of {space}" if discrete else "NaN or infinite as float32"
-        return EnvError(f"{where}{given}: the {name} is {what}: {values[i]}")
+        return EnvError(f"{where}{given}: the {what}" + ("" if values is None else f": {values[i]}"))
 
     def _forget(self) -> None:
         """Drop the actions that belong to no running episode."""
@@ -288,9 +308,9 @@ class Envs:
         obs, reward, terminated, truncated, infos = self._act(action)
         next_obs, ended = obs, terminated | truncated
         if ended.any():
-            next_obs = obs.copy()
-            for i in np.flatnonzero(ended):
-                next_obs[i] = infos["final_obs"][i]
+            final = np.stack([infos["final_obs"][i] for i in np.flatnonzero(ended)])  # (E, ...)
+            next_obs = obs.astype(np.result_type(obs, final))  # no cast in silence: that is judged later
+            next_obs[ended] = final
             self._begin(ended)
         return Outcome(next_obs, reward, terminated, truncated, self._all, obs)
 
@@ -302,15 +322,6 @@ class Envs:
             self._begin(~alive)
         self._alive = ~((terminated | truncated) & alive)
         return Outcome(obs, reward, terminated, truncated, alive, obs)
-
-
-def _cast(values: Any, dtype: np.dtype[Any]) -> Array:
-    """`values` as `dtype`, infinite where they overflow; no copy where they are."""
-    values = np.asarray(values)
-    if values.dtype == dtype:
-        return values
-    with np.errstate(over="ignore"):
-        return values.astype(dtype)
 
 
 def episode_seed(seeds: SeedSequence, number: int) -> int:

@@ -1,13 +1,18 @@
 """An environment that says where it fails."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from zoo.errors import EnvError
+from zoo.envs.cast import cast, complaint
+from zoo.errors import EnvError, said, told
+
+REALS = {float, int, np.float64, np.float32}  # what rewards are most often
+FLAGS = {bool, np.bool_}
 
 
 class Guard(gym.Wrapper[Any, Any, Any, Any]):
@@ -26,7 +31,9 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self.seed, self.count = seed, 0
         try:
             obs, info = self.env.reset(seed=seed, options=options)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise self._error("in reset", error) from error
         return self._typed(obs), info
 
@@ -34,9 +41,27 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self.count += 1
         try:
             obs, reward, terminated, truncated, info = self.env.step(action)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise self._error(f"given action {action}", error) from error
+        if type(reward) not in REALS:
+            self._check(action, "reward", reward, "biuf", "a real number")
+        if type(terminated) not in FLAGS:
+            self._check(action, "terminated", terminated, "b", "True or False")
+        if type(truncated) not in FLAGS:
+            self._check(action, "truncated", truncated, "b", "True or False")
         return self._typed(obs), reward, terminated, truncated, info
+
+    def _check(self, action: Any, name: str, value: Any, kinds: str, expected: str) -> None:
+        """Raise EnvError unless a value is one number of these kinds (numpy's letters); it may be a 0-d array."""
+        try:
+            given = np.asarray(value)
+        except Exception:  # of a ragged list, and the like
+            given = np.zeros(0)
+        if given.ndim or given.dtype.kind not in kinds:
+            text = " ".join(told(value, repr).split())
+            raise self._error(f"given action {action}: its {name} is {text:.100}; expected {expected}")
 
     def _typed(self, obs: Any) -> Any:
         """The observation as its space says; an EnvError where a cast would change more than its precision."""
@@ -48,13 +73,9 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             raise self._error(f"its observation is no array of one shape: {error}") from None
         if given.shape != self.shape:
             raise self._error(f"its observation has shape {given.shape}; its space says {self.shape}")
-        if given.dtype.kind not in ("biuf" if self.dtype.kind == "f" else "biu"):
-            raise self._error(f"its observation is of {given.dtype}; its space is of {self.dtype}")
-        with np.errstate(over="ignore"):
-            typed = given.astype(self.dtype)
-        kept = np.isfinite(typed) == np.isfinite(given) if self.dtype.kind == "f" else typed == given
+        typed, kept = cast(given, self.dtype)
         if not kept.all():
-            raise self._error(f"its observation holds {given[~kept].flat[0]}, which no {self.dtype} of its space holds")
+            raise self._error(f"its observation {complaint(given, kept, self.dtype)}")
         return typed
 
     def _error(self, what: str, cause: BaseException | None = None) -> EnvError:
@@ -66,13 +87,24 @@ def _explained(text: str, cause: BaseException | None) -> EnvError:
     if cause is None:
         return EnvError(text)
     if isinstance(cause, SystemExit):
-        return EnvError(f"{text}: it called sys.exit({cause.code!r})")
+        return EnvError(f"{text}: it called sys.exit({told(cause.code, repr)})")
+    if not isinstance(cause, Exception):
+        return EnvError(f"{text}: {said(cause)}")
     trace = "".join(traceback.format_exception(cause)).rstrip()
-    return EnvError(f"{text}: {type(cause).__name__}: {cause}\n{trace}")
+    return EnvError(f"{text}: {said(cause)}\n{trace}")
 
 
 def _guarded(factory: Callable[[], gym.Env[Any, Any]], index: int) -> gym.Env[Any, Any]:
-    try:
+    with making(f"environment {index}"):
         return Guard(factory(), index)
-    except SystemExit as error:
-        raise _explained(f"environment {index} failed when it was made", error) from error
+
+
+@contextmanager
+def making(what: str) -> Iterator[None]:
+    """Raise EnvError where an environment would end the program while it is made; its errors are its caller's."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise _explained(f"{what} failed when it was made", error) from error

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
-from zoo.envs.guard import Guard, _guarded
+from zoo.envs.guard import Guard, _guarded, making
 from zoo.envs.ids import make_env, resolve_id
 from zoo.envs.native import _native
 from zoo.envs.pool import Pool
@@ -41,7 +41,8 @@ def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> 
     if vec == "native":
         if not isinstance(env, str) or gym.spec(resolve_id(env)).vector_entry_point is None:
             raise UserError(f"{env} has no vector environment of its own; use --vec sync or --vec async")
-        return _native(resolve_id(env), num_envs, **kwargs)
+        with making(f"the vector environment of {env}"):
+            return _native(resolve_id(env), num_envs, **kwargs)
     if vec == "envpool":
         if not isinstance(env, str):
             raise UserError(f"envpool makes environments of ids, not of {env}; use --vec sync or --vec async")

@@ -18,10 +18,15 @@ class ActionNoise:
     """
 
     saved = ("state",)
+    state: Tensor | None
 
     def __init__(self, kind: NoiseKind, std: float) -> None:
         self.kind, self.std = kind, std
-        self.state: Tensor | None = None
+        self.state = None
+
+    def check_state(self) -> bool:
+        """Whether a restored state makes sense."""
+        return self.state is None or (self.state.is_floating_point() and bool(self.state.isfinite().all()))
 
     def sample(self, like: Tensor, generator: Generator, started: Array | None) -> Tensor:
         """Noise of the shape of `like`, (B, A); `started`, (B,), says where an episode begins, none: nowhere."""

@@ -27,6 +27,10 @@ from zoo.storage.untrusted import SLACK, TENSORS_LIMIT, brief, read_json
 SCHEMA = 2
 FOLDER, MANIFEST, KEPT = "checkpoints", "manifest.json", 2
 HEADER_LIMIT = 2**26  # bytes of a checkpoint's header, where the numbers and texts are
+# What state that is not of this run raises where it is restored.
+MISFITS = (
+    *(SafetensorError, OSError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+)
 NO_CHECKPOINT = "the run stopped before its first checkpoint: it starts from the beginning"
 
 
@@ -105,7 +109,7 @@ def _restore(folder: Folder, name: str, state: dict[str, Any], device: torch.dev
             unpacker.restore(like, packed[key], key)
         if unpacker.unused:
             raise UserError(f"it has {sorted(unpacker.unused)[0]}, which this run does not")
-    except (SafetensorError, OSError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except MISFITS as error:
         raise UserError(brief(f"{folder.path / name} does not fit this run: {error}")) from None
 
 

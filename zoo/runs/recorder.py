@@ -55,6 +55,10 @@ class Recorder:
     """
 
     saved = ("next_eval", "returns", "lengths", "best", "elapsed", "written", "row")
+    returns: deque[float]
+    lengths: deque[int]
+    best: float | None
+    row: Row | None  # not yet complete
 
     def __init__(
         self,
@@ -69,13 +73,12 @@ class Recorder:
         every = settings.run.eval_every
         self.eval_every = max(settings.run.total_steps // 10, 1) if every is None else every
         self.next_eval = self.eval_every
-        self.returns: deque[float] = deque(maxlen=RECENT_EPISODES)
-        self.lengths: deque[int] = deque(maxlen=RECENT_EPISODES)
-        self.best: float | None = None
+        self.returns, self.lengths = deque(maxlen=RECENT_EPISODES), deque(maxlen=RECENT_EPISODES)
+        self.best = None
         self.last = (0, started)
         self.elapsed = 0.0  # seconds, at the last checkpoint
         self.written = 0  # bytes of metrics, at the last checkpoint
-        self.row: Row | None = None  # not yet complete
+        self.row = None
         self.folder: Folder | None = None
         self.files = ExitStack()
         self.events: Events | None = None
@@ -129,6 +132,8 @@ class Recorder:
 
     def check_state(self) -> bool:
         """Whether a restored state makes sense."""
+        if len(self.returns) != len(self.lengths) or self.elapsed < 0:
+            return False
         row: Any = self.row
         if not isinstance(row, dict):
             return row is None

@@ -2,10 +2,15 @@
 
 An object names in `saved` the attributes that are its state, besides the parameters and buffers that an nn.Module
 knows of. Numbers and text become JSON, arrays and tensors become safetensors; nothing that is loaded can be executed.
+
+What may come back is decided before it comes: an attribute keeps its kind. The class (or the property) declares the
+types of collections, and of attributes that are None at first: `best: float | None`, `sums: dict[str, Tensor]`. Whole
+numbers count something. What types cannot say, such as how two counts belong together, an object's `check_state` does.
 """
 
 from collections import deque
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -29,7 +34,7 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, list | tuple | deque):
         if value and not hasattr(value, "_fields") and all(isinstance(each, Tensor | np.ndarray) for each in value):
             rows = [torch.as_tensor(each) for each in value]
-            if len({row.shape for row in rows}) == 1:
+            if len({(row.shape, row.dtype) for row in rows}) == 1 and rows[0].numel():
                 tensors[path] = torch.stack(rows).detach()
                 return {f"{_kind(value[0])}s": path}
         return [pack(each, f"{path}.{i}", tensors) for i, each in enumerate(value)]
@@ -42,6 +47,43 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 def _kind(value: Tensor | Array) -> str:
     return "tensor" if isinstance(value, Tensor) else "array"
+
+
+def declared(owner: type, name: str) -> Any:
+    """The type that a class declares for an attribute, or for what a property returns; None where it does not."""
+    attribute = getattr(owner, name, None)
+    if isinstance(attribute, property):
+        return get_type_hints(attribute.fget).get("return")
+    return get_type_hints(owner).get(name)
+
+
+SCALARS = {bool: "true or false", int: "a count below 2^53", float: "a finite number", str: "text", NoneType: "nothing"}
+STACKS = {"tensors": Tensor, "arrays": np.ndarray}
+LIMIT = 2**53  # whole numbers below it are exact in every type that counts
+
+
+def _is_scalar(kind: type, state: Any) -> bool:
+    if kind is int:
+        return type(state) is int and 0 <= state < LIMIT
+    if kind is float:
+        return type(state) in (int, float) and abs(state) < (LIMIT if type(state) is int else float("inf"))
+    return type(state) is kind
+
+
+def _origin(kind: Any) -> Any:
+    return get_origin(kind) or kind
+
+
+def _elements(kind: Any, count: int) -> list[Any]:
+    """The types of the elements of a sequence, of which there are `count`."""
+    if hasattr(kind, "_fields"):
+        return list(get_type_hints(kind).values())
+    return list(get_args(kind)) if get_origin(kind) is tuple else [get_args(kind)[0]] * count
+
+
+def _wrong(kind: Any, state: Any, path: str) -> UserError:
+    origin = _origin(kind)
+    return UserError(f"{path} is {state!r:.50}; expected {SCALARS.get(origin, f'a {origin.__name__}')}")
 
 
 def saved_names(value: Any) -> tuple[str, ...]:
@@ -66,20 +108,25 @@ class Unpacker:
         self.tensors, self.device = tensors, device
         self.unused = set(tensors)
 
-    def restore(self, like: Any, state: Any, path: str) -> Any:
-        """What stands for `like` from now on: itself with new content, or a new value where it is a plain one."""
+    def restore(self, like: Any, state: Any, path: str, kind: Any = None) -> Any:
+        """What stands for `like` from now on: itself with new content, or a new value where it is a plain one.
+
+        A plain value is of `kind`, the declared type, or as `like` is.
+        """
         if isinstance(like, Tensor | np.ndarray):
-            found = self._tensor(path, like)
-            torch.as_tensor(like).copy_(found)
+            torch.as_tensor(like).copy_(self._like(like, state, path))
         elif isinstance(like, torch.Generator):
-            like.set_state(self._tensor(path, like.get_state()))
+            like.set_state(self._like(like.get_state(), state, path))
         elif isinstance(like, np.random.Generator):
             like.bit_generator.state = state
         elif hasattr(like, "_fields"):
-            for i, (each, part) in enumerate(zip(like, self._items(path, state), strict=True)):
+            if not isinstance(state, list):
+                raise _wrong(list, state, path)
+            for i, (each, part) in enumerate(zip(like, state, strict=True)):
                 self.restore(each, part, f"{path}.{i}")
         elif like is None or isinstance(like, bool | int | float | str | list | tuple | dict | deque):
-            return self._plain(like, state, path)
+            value = self._plain(kind or type(like), state, path)
+            return deque(value, like.maxlen) if isinstance(like, deque) else value
         else:
             self._restore_object(like, state, path)
         return like
@@ -98,40 +145,60 @@ class Unpacker:
             raise UserError(f"{path} has {found or 'nothing'}; expected {', '.join(names) or 'nothing'}")
         for name in names:
             old = getattr(like, name)
-            new = self.restore(old, state[name], f"{path}.{name}")
+            new = self.restore(old, state[name], f"{path}.{name}", declared(type(like), name))
             if new is not old:
                 setattr(like, name, new)
         if hasattr(like, "check_state") and not like.check_state():
-            raise UserError(f"{path} has counters that point outside of what it holds")
+            raise UserError(
+                f"{path} has numbers that contradict each other, or counters that point outside of what it holds"
+            )
 
-    def _plain(self, like: Any, state: Any, path: str) -> Any:
-        value = self._build(state, path)
-        if like is None or value is None:
-            return value
-        sequence = isinstance(value, list) and isinstance(like, list | tuple | deque)
-        if type(value) is not type(like) and not sequence:
-            raise UserError(f"{path} is {value!r:.50}; expected a {type(like).__name__}")
-        return deque(value, like.maxlen) if isinstance(like, deque) else value
-
-    def _build(self, state: Any, path: str) -> Any:
-        if isinstance(state, list):
-            return [self._build(each, f"{path}.{i}") for i, each in enumerate(state)]
-        if not isinstance(state, dict):
-            return state
-        if state == {"tensor": path}:
+    def _plain(self, kind: Any, state: Any, path: str) -> Any:
+        """The value of type `kind` that `state` describes. Raises UserError if it describes another."""
+        kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        if state is None and NoneType in kinds:
+            return None
+        kind = next((each for each in kinds if each is not NoneType), NoneType)
+        origin = _origin(kind)
+        if origin in (list, tuple, deque, dict) and not get_args(kind):
+            raise TypeError(f"{path}: its class declares no type for what is in this {origin.__name__}")
+        if origin is tuple or hasattr(origin, "_fields"):
+            sequence = self._sequence(kind, state, path)
+            return tuple(sequence) if origin is tuple else kind(*sequence)
+        if origin in (list, deque):
+            return self._sequence(kind, state, path)
+        if origin is dict and isinstance(state, dict):
+            return {key: self._plain(get_args(kind)[1], each, f"{path}.{key}") for key, each in state.items()}
+        if origin is Tensor and state == {"tensor": path}:
             return self._tensor(path).to(self.device)
-        if state == {"tensors": path}:
-            return list(self._tensor(path).to(self.device).unbind())
-        if state == {"array": path}:
+        if origin is np.ndarray and state == {"array": path}:
             return self._tensor(path).numpy()
-        if state == {"arrays": path}:
-            return list(self._tensor(path).numpy())
-        return {key: self._build(each, f"{path}.{key}") for key, each in state.items()}
+        if origin in SCALARS and _is_scalar(origin, state):
+            return state
+        raise _wrong(kind, state, path)
 
-    def _items(self, path: str, state: Any) -> list[Any]:
-        if not isinstance(state, list):
-            raise UserError(f"{path} is {state!r:.50}; expected a list")
-        return state
+    def _sequence(self, kind: Any, state: Any, path: str) -> list[Any]:
+        stack = next((key for key in STACKS if state == {key: path}), None)
+        parts = self._stack(path, stack) if stack else state
+        kinds = _elements(kind, len(parts)) if isinstance(parts, list) else None
+        if kinds is None or len(kinds) != len(parts) or (stack and {*map(_origin, kinds)} != {STACKS[stack]}):
+            raise _wrong(kind, state, path)
+        return (
+            parts
+            if stack
+            else [self._plain(*pair, f"{path}.{i}") for i, pair in enumerate(zip(kinds, parts, strict=True))]
+        )
+
+    def _stack(self, path: str, stack: str) -> list[Any]:
+        found = self._tensor(path)
+        if not found.numel():
+            raise UserError(f"{path} has no elements")
+        return list(found.numpy()) if stack == "arrays" else list(found.to(self.device).unbind())
+
+    def _like(self, like: Tensor | Array, state: Any, path: str) -> Tensor:
+        if state != {_kind(like): path}:
+            raise _wrong(type(like), state, path)
+        return self._tensor(path, like)
 
     def _tensor(self, path: str, like: Any = None) -> Tensor:
         if path not in self.tensors:

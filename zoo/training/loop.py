@@ -24,13 +24,20 @@ class Learner:
     """An algorithm that learns from what a source of experience brings and a buffer keeps."""
 
     saved = ("algo", "source", "buffer", "step", "since_report", "episodes", "sums", "counts")
+    episodes: list[Episode]
+    sums: dict[str, Tensor]
+    counts: dict[str, int]
 
     def __init__(self, algo: Algorithm, source: Source, buffer: Buffer) -> None:
         self.algo, self.source, self.buffer = algo, source, buffer
         self.step = self.since_report = 0
-        self.episodes: list[Episode] = []  # since the last report, as are the sums of the updates' metrics
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.episodes, self.sums, self.counts = [], {}, {}  # since the last report: the sums of the updates' metrics
+
+    def check_state(self) -> bool:
+        """Whether a restored state makes sense."""
+        scalars = all(not each.shape and each.is_floating_point() for each in self.sums.values())
+        counted = self.sums.keys() == self.counts.keys() and all(self.counts.values())
+        return self.since_report <= self.step and scalars and counted
 
     def finished(self, total_steps: int) -> bool:
         """Whether a run is over: on a whole rollout, so it may take a few steps more than asked for."""
@@ -78,7 +85,6 @@ class Learner:
                 f"{', '.join(wrong)} became NaN or infinite in the {self.since_report:,} steps before step "
                 f"{self.step:,}; a lower learning_rate, normalised rewards or a smaller max_grad_norm may help"
             )
-        episodes = [Episode(*each) for each in self.episodes]  # of a checkpoint they come as lists
-        report = Report(self.step, episodes, means | self.source.metrics() | self.buffer.metrics())
+        report = Report(self.step, self.episodes, means | self.source.metrics() | self.buffer.metrics())
         self.episodes, self.sums, self.counts = [], {}, {}
         return report
