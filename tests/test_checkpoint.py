@@ -26,7 +26,6 @@ from zoo import registry, runs
 from zoo.buffers.replay import ReplayBuffer
 from zoo.buffers.rollout import RolloutBuffer
 from zoo.buffers.rows import allocate
-from zoo.buffers.segments import SegmentReplay
 from zoo.cli import main
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
@@ -600,8 +599,7 @@ def transition(value: float) -> Transition:
 
 
 def test_a_broken_stream_is_truncated_in_a_replay() -> None:
-    config = SegmentReplay(capacity=20, batch_size=64, n_step=2)
-    buffer = ReplayBuffer(SPEC, 2, config, torch.Generator().manual_seed(0))
+    buffer = ReplayBuffer(SPEC, 2, torch.Generator().manual_seed(0), capacity=20, batch_size=64, n_step=2)
     for value in (0, 1):
         buffer.add(transition(value), np.ones(2, np.bool_))
     buffer.cut(np.array([1]))  # the second column goes on elsewhere

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import count
+from itertools import count, product
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -17,7 +17,6 @@ from torch import Generator
 from zoo.buffers import rows as counted
 from zoo.buffers.priorities import SumTree
 from zoo.buffers.replay import ReplayBuffer
-from zoo.buffers.segments import SegmentReplay
 from zoo.errors import UserError
 from zoo.protocol import Progress, Segment, Transition
 from zoo.registry import load_class
@@ -33,9 +32,7 @@ ENDS = ((True, False), (False, True), (True, True))
 
 def make(num_envs: int = 1, *, spec: Spec = SPEC, seed: int = 0, **settings: Any) -> ReplayBuffer:
     """A replay that may be sampled from the first transition on."""
-    exponents = {key: settings.pop(key) for key in list(settings) if key.endswith("_exponent")}
-    config = SegmentReplay(**{"capacity": 100, "batch_size": 64, "n_step": 1} | settings)
-    return ReplayBuffer(spec, num_envs, config, Generator().manual_seed(seed), **exponents)
+    return ReplayBuffer(spec, num_envs, Generator().manual_seed(seed), **{"capacity": 100, "batch_size": 64} | settings)
 
 
 class Row(NamedTuple):
@@ -158,7 +155,7 @@ def test_segments_are_runs_of_transitions_of_one_episode(
             break
         rows = [filled.history[starts[j][0]][starts[j][1] + k] for j in going]
         newest = [starts[j][1] + k == len(filled.history[starts[j][0]]) - 1 for j in going]
-        part = Segment(*(field[:, going] for field in batch[:7]), batch.weight, batch.slot)
+        part = batch._replace(**{name: getattr(batch, name)[:, going] for name in Transition._fields})
         # The newest transition is not the end of its episode, but nothing follows it yet.
         assert_rows(part, k, rows, [last and not row.terminated for last, row in zip(newest, rows, strict=True)])
         goes_on = [not (row.terminated or row.truncated or last) for row, last in zip(rows, newest, strict=True)]
@@ -265,7 +262,7 @@ def test_samples_are_copies() -> None:
 
 def frequencies(buffer: ReplayBuffer, draws: int) -> dict[int, int]:
     """How often each transition, by its observation, starts a sample."""
-    tags = torch.cat([buffer.sample().obs[0, :, 0].clone() for _ in range(draws // buffer.config.batch_size)])
+    tags = torch.cat([buffer.sample().obs[0, :, 0].clone() for _ in range(draws // buffer.batch_size)])
     return dict(zip(*(each.tolist() for each in tags.int().unique(return_counts=True)), strict=True))
 
 
@@ -299,7 +296,7 @@ def prioritized(alpha: float, **settings: Any) -> tuple[Filled, dict[int, float]
         tags = batch.obs[0, :, 0].int().tolist()
         for tag in tags:
             errors.setdefault(tag, float(rng.choice([-1, 1]) * rng.uniform(0.1, 2.0)))
-        buffer.reprioritize(batch.slot, torch.tensor([errors[tag] for tag in tags]))
+        buffer.learned(batch._replace(error=torch.tensor([errors[tag] for tag in tags])))
     return filled, errors
 
 
@@ -354,7 +351,6 @@ def test_dqn_anneals_the_correction_over_the_run(settings: dict[str, float], ste
     spec = Spec(SPEC.observation_space, spaces.Discrete(2))
     config = dqn.Config(hidden=(8,), gamma=0.0, loss="mse", learning_rate=1e-8, **settings)
     algo = dqn(spec, config, Generator().manual_seed(0))
-    algo.replay = filled.buffer
     batch = batch._replace(action=batch.action % 2, obs=batch.obs / 1000, next_obs=batch.next_obs / 1000)
     with torch.no_grad():
         q = algo.q(batch.obs[0]).gather(-1, batch.action[0][:, None])[:, 0].double().numpy()
@@ -366,6 +362,29 @@ def test_dqn_anneals_the_correction_over_the_run(settings: dict[str, float], ste
     assert loss != pytest.approx(
         (importance(errors, batch._replace(obs=batch.obs * 1000), 0.6, beta - 0.1) * squares).mean(), rel=1e-3
     )
+
+
+def test_priorities_reach_the_buffer_that_a_sample_came_from() -> None:
+    dqn = load_class("dqn")
+    spec = Spec(SPEC.observation_space, spaces.Discrete(2))
+    config = dqn.Config(hidden=(8,), capacity=60, batch_size=64, learning_starts=0, priority_exponent=0.6)
+    algo = dqn(spec, config, Generator().manual_seed(0))
+    first, second = (algo.make_buffer(spec, 2) for _ in range(2))
+    no = np.zeros(2, np.bool_)
+    for buffer, step in product((first, second), range(30)):
+        tag = np.array([step, -step])
+        buffer.add(Transition(vectors(tag), tag % 2, tag / 8, vectors(tag + 1), no, no, tag / 8), ~no)
+    before = [buffer._priorities.sums.copy() for buffer in (first, second)]
+    batch = next(first.batches())
+    with torch.no_grad():
+        q = algo.q(batch.obs[0]).gather(-1, batch.action[0][:, None])[:, 0]
+        error = batch.reward[0] + config.gamma * algo.target_q(batch.next_obs[0]).amax(-1) - q
+    algo.update(batch, Progress(1, 10))
+    first.learned(batch)
+    expected = before[0][-first._priorities.sums.size // 2 :].copy()
+    expected[batch.slot.numpy()] = (error.abs().double().numpy() + 1e-6) ** 0.6
+    np.testing.assert_allclose(first._priorities.sums[-len(expected) :], expected, rtol=1e-4)
+    np.testing.assert_array_equal(second._priorities.sums, before[1])
 
 
 def test_a_new_transition_has_the_largest_priority_so_far() -> None:

@@ -10,12 +10,13 @@ from gymnasium import spaces
 from numpy.random import SeedSequence
 from numpy.typing import NDArray
 from scipy.integrate import quad
+from tabular import drawn
 from torch import Tensor, nn
 
 from zoo import registry
 from zoo.algos import sac
 from zoo.parts.policies import TanhGaussian
-from zoo.protocol import Progress, Segment
+from zoo.protocol import Progress, Segment, Transition
 from zoo.spec import Spec
 
 Array = NDArray[Any]
@@ -87,7 +88,7 @@ def sample(n: int, size: int, *, terminated: int = -1, truncated: int = -1) -> S
     obs = states[..., None].float()
     reward = torch.from_numpy(REWARD).float()[states[:-1]]
     action = torch.zeros(n, size, 1)
-    return Segment(obs[:-1], action, reward, obs[1:], *ends, reward * 0, torch.ones(size), torch.arange(size))
+    return drawn(Transition(obs[:-1], action, reward, obs[1:], *ends, reward * 0))
 
 
 @pytest.mark.parametrize(

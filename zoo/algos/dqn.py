@@ -72,14 +72,18 @@ class DQN(nn.Module):
         self.num_updates = 0
 
     def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
-        self.replay = ReplayBuffer(
+        return ReplayBuffer(
             spec,
             num_envs,
-            self.config,
             self.generator,
+            capacity=self.config.capacity,
+            batch_size=self.config.batch_size,
+            learning_starts=self.config.learning_starts,
+            train_every=self.config.train_every,
+            num_updates=self.config.num_updates,
+            n_step=self.config.n_step,
             priority_exponent=self.config.priority_exponent,
         )
-        return self.replay
 
     def policy(self, q: Tensor, progress: Progress) -> EpsilonGreedy:
         fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
@@ -97,7 +101,8 @@ class DQN(nn.Module):
         learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         beta = linear(self.config.importance_exponent, self.config.importance_exponent_end, progress.fraction)
         metrics, error = self.step(batch, scalar(learning_rate), scalar(beta))
-        self.replay.reprioritize(batch.slot, error)
+        if self.config.priority_exponent > 0:
+            batch.error.copy_(error)
         self.num_updates += 1
         if self.num_updates % self.config.target_every == 0:
             polyak_(self.target_q, self.q, self.config.tau)

@@ -70,7 +70,17 @@ class SAC(nn.Module):
         self.noise = ActionNoise(config.noise, config.noise_std)
 
     def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
-        return ReplayBuffer(spec, num_envs, self.config, self.generator)
+        return ReplayBuffer(
+            spec,
+            num_envs,
+            self.generator,
+            capacity=self.config.capacity,
+            batch_size=self.config.batch_size,
+            learning_starts=self.config.learning_starts,
+            train_every=self.config.train_every,
+            num_updates=self.config.num_updates,
+            n_step=self.config.n_step,
+        )
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
         action, _ = self.actor(obs).sample(self.actor.noise(len(obs), generator=self.generator))

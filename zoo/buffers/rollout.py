@@ -55,6 +55,9 @@ class _Columns:
         self._unused += int(self._filled[columns].sum())
         self._filled[columns] = 0
 
+    def learned(self, batch: Transition) -> None:
+        """The learner has made one update: nothing depends on it."""
+
     def num_batches(self, total_steps: int) -> int:
         """How many rollouts fill in so many steps."""
         return total_steps // self._rows.reward.size

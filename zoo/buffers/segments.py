@@ -1,7 +1,6 @@
 """Segments: consecutive transitions of each environment, of whatever policy drew them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,8 +26,9 @@ class SegmentBuffer(_Columns):
         super().__init__(spec, num_envs, num_steps)
         self.pending = True  # until there was one
         self.replayed = replayed
-        config = SegmentReplay(capacity=capacity, batch_size=num_envs, n_step=num_steps)
-        self.replay = ReplayBuffer(spec, num_envs, config, generator) if replayed else None
+        # As many segments as there are columns, whenever asked.
+        sizes = {"capacity": capacity, "batch_size": num_envs, "n_step": num_steps}
+        self.replay = ReplayBuffer(spec, num_envs, generator, **sizes) if replayed else None
 
     def add(self, transition: Transition, alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
@@ -61,15 +61,3 @@ class SegmentBuffer(_Columns):
 
     def _due(self) -> bool:
         return bool((self._filled == self.num_steps).any())
-
-
-@dataclass(frozen=True)
-class SegmentReplay:
-    """The settings of a SegmentBuffer's replay: as many segments as there are columns, whenever asked."""
-
-    capacity: int
-    batch_size: int
-    n_step: int
-    learning_starts: int = 0
-    train_every: int = 1
-    num_updates: int = 1

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zoo import registry
 from zoo.crosscheck import Check
 from zoo.crosscheck.sb3 import precision
-from zoo.crosscheck.updates import BOX, DISCRETE, ENVS, NOW, OBS, STEPS, as_segment, rollout, world
+from zoo.crosscheck.updates import BOX, DISCRETE, ENVS, NOW, OBS, STEPS, as_segment, drawn, rollout, world
 from zoo.parts.policies import EpsilonGreedy
 from zoo.parts.targets import vtrace
 from zoo.protocol import Segment, Transition, map_fields
@@ -56,7 +56,6 @@ def make(name: str, action: Any, **settings: Any) -> Any:
     """An entry in the default dtype."""
     config = registry.load_class(name).Config(**settings)
     algo: Any = registry.make(name, Spec(OBS, action), config, SeedSequence(0))
-    algo.make_buffer(Spec(OBS, action), ENVS)
     return algo.to(torch.get_default_dtype())
 
 
@@ -243,9 +242,7 @@ def trajectories(g: torch.Generator, n: int) -> Segment:
     rows = world(g)
     rows = rows._replace(action=2 * torch.rand(STEPS, ENVS, *BOX.shape, generator=g) - 1)
     runs = range(STEPS - n + 1)
-    fields = map_fields(lambda field: torch.cat([field[t : t + n] for t in runs], 1), rows)
-    count = len(runs) * ENVS
-    return Segment(**fields._asdict(), weight=torch.ones(count), slot=torch.arange(count))
+    return drawn(map_fields(lambda field: torch.cat([field[t : t + n] for t in runs], 1), rows))
 
 
 def soft_return(algo: Any, batch: Segment, noise: Tensor, i: int) -> Tensor:

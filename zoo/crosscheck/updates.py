@@ -82,9 +82,13 @@ def update_on_policy(twins: Twins, count: int) -> None:
 
 def as_segment(batch: Transition) -> Segment:
     """The rows of a rollout, (T, B, ...), as a replay sample of single transitions, (1, TB, ...)."""
-    rows = map_fields(lambda field: field.flatten(0, 1)[None], batch)
-    count = rows.reward.numel()
-    return Segment(**rows._asdict(), weight=torch.ones(count), slot=torch.arange(count))
+    return drawn(map_fields(lambda field: field.flatten(0, 1)[None], batch))
+
+
+def drawn(rows: Transition) -> Segment:
+    """Rows, (n, N, ...), as a sample of a uniform replay."""
+    count = rows.reward.shape[1]
+    return Segment(*rows, weight=torch.ones(count), slot=torch.arange(count), error=torch.zeros(count))
 
 
 def sample(twins: Twins) -> Segment:
@@ -98,8 +102,7 @@ def sample(twins: Twins) -> Segment:
     terminated = torch.rand(shape, generator=g) < 0.2
     truncated = ~terminated & (torch.rand(shape, generator=g) < 0.2)
     reward, unused = torch.randn(shape, generator=g), torch.zeros(shape)
-    slots = torch.zeros(SAMPLES, dtype=torch.int64)
-    return Segment(obs, action, reward, next_obs, terminated, truncated, unused, torch.ones(SAMPLES), slots)
+    return drawn(Transition(obs, action, reward, next_obs, terminated, truncated, unused))
 
 
 def theirs(batch: Segment) -> ReplayBufferSamples:
