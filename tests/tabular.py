@@ -104,10 +104,10 @@ def outcomes() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return obs, action, torch.from_numpy(R)[obs, action], next_obs
 
 
-def drawn(rows: Transition) -> Segment:
+def drawn(rows: Transition[Tensor]) -> Segment:
     """Rows, (n, N, ...), as a sample of a replay that is not prioritised."""
     size = rows.reward.shape[1]
-    return Segment(*rows, weight=torch.ones(size), slot=torch.arange(size), error=torch.zeros(size))
+    return Segment(rows, weight=torch.ones(size), slot=torch.arange(size), error=torch.zeros(size))
 
 
 # Function approximation.

@@ -595,7 +595,7 @@ def test_dqn_sums_n_rewards_of_one_episode(n: int) -> None:
 
     batch = map_fields(lambda field: field.double() if field.is_floating_point() else field, replay.sample())
     with torch.no_grad():
-        q = algo.q(batch.obs[0]).gather(-1, batch.action[0, :, None]).squeeze(-1)
+        q = algo.q(batch.obs).gather(-1, batch.action[:, None]).squeeze(-1)
     algo.update(batch, NOW)
     target = batch.error + q
 
@@ -612,6 +612,6 @@ def test_dqn_sums_n_rewards_of_one_episode(n: int) -> None:
         raise AssertionError
 
     times = {tuple(row.obs.tolist()): t for t, row in enumerate(history)}
-    started = [times[tuple(obs.tolist())] for obs in batch.obs[0]]
+    started = [times[tuple(obs.tolist())] for obs in batch.obs]
     assert set(started) == set(range(len(history)))
     assert_allclose(target.numpy(), [naive(t) for t in started], rtol=1e-12)

@@ -69,12 +69,12 @@ def targets(monkeypatch: pytest.MonkeyPatch, batch: Segment, n: int, seed: int =
     algo.actor.forward, algo.actor.noise = Fixed().forward, Fixed().noise
     algo.target_critic = Twins(soft_values())
     found = []
-    original = sac.n_step
-    monkeypatch.setattr(sac, "n_step", lambda **fields: found.append(original(**fields)) or found[-1])
+    original = sac.segment_return
+    monkeypatch.setattr(sac, "segment_return", lambda **fields: found.append(original(**fields)) or found[-1])
     monkeypatch.setattr(sac, "polyak_", lambda *nets: None)
     monkeypatch.setattr(algo.actor_optimizer, "minimize", lambda loss, rate: None)
     algo.update(batch, Progress(1, 1))
-    target: Tensor = found[0][0]
+    target: Tensor = found[0]
     return target
 
 

@@ -5,7 +5,7 @@ beside them is a protocol of its own: `Stepwise`, `Minibatched`, `Stateful`.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
@@ -15,54 +15,67 @@ from zoo.spec import Array, Spec
 from zoo.taxonomy import Cell
 
 Space = spaces.Space[Any]
-
+T = TypeVar("T")  # arrays or tensors
+U = TypeVar("U")
 
 NONE = np.zeros(0, np.int64)
 
 
-class Transition(NamedTuple):
-    """One step of every environment, (B, ...); a rollout is (T, B, ...), a replay sample (N, ...).
+class Transition(NamedTuple, Generic[T]):
+    """One step of every environment, (B, ...); a rollout is (T, B, ...), the rows of a replay sample are (n, N, ...).
 
-    Arrays of numpy on their way into a buffer, tensors on their way out. Either way they may be views of memory that
-    is used again: what `Envs.step` returns, at its next call; a batch, once the buffer is asked for the next one.
+    Transition[Array] on its way into a buffer, Transition[Tensor] on its way out. Either way its fields may be views of
+    memory that is used again: of what `Envs.step` returns, at its next call; of a batch, once the next one is due.
     """
 
-    obs: Any
-    action: Any  # as the algorithm drew it: unclipped, in its own units
-    reward: Any
-    next_obs: Any  # the true successor, also at an episode's end: never the observation after a reset
-    terminated: Any  # the future ends here
-    truncated: Any  # the future goes on, but not in this trajectory
-    log_prob: Any  # log μ(a|s) of the policy that acted
+    obs: T
+    action: T  # as the algorithm drew it: unclipped, in its own units
+    reward: T
+    next_obs: T  # the true successor, also at an episode's end: never the observation after a reset
+    terminated: T  # the future ends here
+    truncated: T  # the future goes on, but not in this trajectory
+    log_prob: T  # log μ(a|s) of the policy that acted
 
 
 class Segment(NamedTuple):
-    """A replay sample: N short trajectories of n rows, (n, N, ...), that start at the sampled transitions.
+    """A replay sample: N short trajectories of n rows, which start at the sampled transitions.
 
-    The fields are those of Transition. Rows after an episode's end, or after the newest transition, belong to
-    another trajectory: `terminated` or `truncated` of the row before cuts them off.
+    Rows after an episode's end, or after the newest transition, belong to another trajectory: `terminated` or
+    `truncated` of the row before cuts them off.
 
     All fields are views of memory that the next sample is gathered into: whoever keeps one beyond `update` clones it.
     """
 
-    obs: Tensor
-    action: Tensor
-    reward: Tensor
-    next_obs: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    log_prob: Tensor
+    rows: Transition[Tensor]  # (n, N, ...)
     weight: Tensor  # of each sample in the loss, (N,): 1 unless sampling was prioritised
     slot: Tensor  # where each sample is kept, (N,)
     error: Tensor  # for `update` to write TD errors into, (N,), where sampling is prioritised by them
 
+    @property
+    def obs(self) -> Tensor:
+        """Where the trajectories start, (N, ...)."""
+        return self.rows.obs[0]
 
-Batch = TypeVar("Batch", Transition, Segment)
+    @property
+    def action(self) -> Tensor:
+        """What was done there, (N, ...)."""
+        return self.rows.action[0]
 
 
-def map_fields(fn: Callable[[Any], Any], batch: Batch) -> Batch:
-    """`fn` of every field."""
-    return type(batch)(*map(fn, batch))
+Batch = Transition[Tensor] | Segment
+
+
+@overload
+def map_fields(fn: Callable[[T], U], batch: Transition[T]) -> Transition[U]: ...
+
+
+@overload
+def map_fields(fn: Callable[[Tensor], Tensor], batch: Segment) -> Segment: ...
+
+
+def map_fields(fn: Callable[[Any], Any], batch: Any) -> Any:
+    """The record of `fn` of every array or tensor."""
+    return type(batch)(*(map_fields(fn, each) if isinstance(each, Transition) else fn(each) for each in batch))
 
 
 class Episode(NamedTuple):
@@ -76,7 +89,7 @@ class Episode(NamedTuple):
 class Step(NamedTuple):
     """What `Envs.step` returns."""
 
-    transition: Transition  # (B, ...)
+    transition: Transition[Array]  # (B, ...)
     alive: Array  # which rows are real steps, (B,)
     episodes: list[Episode]  # those that ended
     broken: Array = NONE  # columns in which it does not follow on the step before
@@ -128,13 +141,13 @@ class Buffer(Protocol):
     def pending(self) -> bool:
         """Whether steps wait for a batch that is not full yet; a run ends at the first moment that none do."""
 
-    def add(self, transition: Transition, alive: Array) -> None:
+    def add(self, transition: Transition[Array], alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
 
     def cut(self, columns: Array) -> None:
         """What comes next for these environments does not follow on what came before."""
 
-    def batches(self) -> Iterator[Any]:
+    def batches(self) -> Iterator[Batch]:
         """The batches to learn from now; none while learning is not due.
 
         A batch is valid until the next one is asked for: its memory may be used again.

@@ -91,7 +91,7 @@ class PPO(nn.Module):
         action: Tensor = self.actor(obs).mode()
         return action
 
-    def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+    def update(self, batch: Transition[Tensor], progress: Progress) -> dict[str, Tensor]:
         with torch.no_grad():
             log_prob = self.actor(batch.obs).log_prob(batch.action)  # (T, B), of the policy that acted
             value = self.critic(batch.obs)  # (T, B)

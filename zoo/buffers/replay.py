@@ -30,7 +30,7 @@ def record_of(spec: Spec) -> np.dtype[np.void]:
     return np.dtype([*fields, ("startable", np.bool_)], align=True)
 
 
-def fields_of(records: Array, next_obs: Array) -> Transition:
+def fields_of(records: Array, next_obs: Array) -> Transition[Array]:
     """Records and their successors as a Transition whose arrays share their memory."""
     return Transition(next_obs=next_obs, **{name: records[name] for name in STORED})
 
@@ -54,6 +54,12 @@ def opaque(records: Array) -> Array:
     return records.view(f"V{records.itemsize}")
 
 
+def part_of(segment: Segment, which: slice) -> Segment:
+    """Some of its trajectories."""
+    rows, *others = segment
+    return Segment(map_fields(lambda field: field[:, which], rows), *(each[which] for each in others))
+
+
 class _Gathered:
     """Memory that `count` samples, each of N trajectories of n rows, are gathered into, and the segments that read it.
 
@@ -67,12 +73,10 @@ class _Gathered:
         self.weight, self.error = np.zeros((2, count * size), np.float32)
         fields = fields_of(self.records, self.successors["obs"])
         flat = map_fields(lambda field: field.reshape(-1, *field.shape[2:]), fields)  # views, too
-        for_each = self.weight, self.slots[0], self.error
-        parts = [slice(start, start + size) for start in range(0, count * size, size)]
-        self.segments = [
-            Segment(*map(torch.from_numpy, [*(x[:, part] for x in fields), *(x[part] for x in for_each)]))
-            for part in parts
-        ]
+        whole = Segment(
+            map_fields(torch.from_numpy, fields), *map(torch.from_numpy, (self.weight, self.slots[0], self.error))
+        )
+        self.segments = [part_of(whole, slice(start, start + size)) for start in range(0, count * size, size)]
         self._to = opaque(self.records), opaque(self.successors)
         self._flat = self.slots.reshape(-1), flat.next_obs, flat.terminated, flat.truncated
         self._startable = self.successors["startable"].reshape(-1)
@@ -146,7 +150,7 @@ class ReplayBuffer:
         self._stored = self._unlearned = 0
         self._priorities = SumTree(self.num_slots, priority_exponent) if priority_exponent else None
 
-    def add(self, transition: Transition, alive: Array) -> None:
+    def add(self, transition: Transition[Array], alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
         for name in STORED:
             self._row[name] = getattr(transition, name)
@@ -177,7 +181,7 @@ class ReplayBuffer:
         return bool(inside.all()) and counts and any_left and exist(rows, self.spec)
 
     @property
-    def contents(self) -> Transition:
+    def contents(self) -> Transition[Array]:
         """The rows in use, without their successors."""
         return fields_of(self._records[: self._used], np.zeros(0))
 

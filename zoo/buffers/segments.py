@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from zoo.buffers.replay import ReplayBuffer
 from zoo.buffers.rollout import _Columns
@@ -30,7 +30,7 @@ class SegmentBuffer(_Columns):
         sizes = {"capacity": capacity, "batch_size": num_envs, "n_step": num_steps}
         self.replay = ReplayBuffer(spec, num_envs, generator, **sizes) if replayed else None
 
-    def add(self, transition: Transition, alive: Array) -> None:
+    def add(self, transition: Transition[Array], alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
         super().add(transition, alive)
         if self.replay is not None:
@@ -42,7 +42,7 @@ class SegmentBuffer(_Columns):
         if self.replay is not None:
             self.replay.cut(columns)
 
-    def batches(self) -> Iterator[Transition]:
+    def batches(self) -> Iterator[Transition[Tensor]]:
         """The full columns, (T, full, ...), and replayed segments, (T, B, ...)."""
         if not self._due():
             return
@@ -53,7 +53,7 @@ class SegmentBuffer(_Columns):
         yield self._tensors if full.all() else map_fields(lambda field: field[:, columns], self._tensors)
         for _ in range(self.replayed):
             assert self.replay is not None
-            yield Transition(*self.replay.sample()[: len(Transition._fields)])
+            yield self.replay.sample().rows
 
     def num_batches(self, total_steps: int) -> int:
         """How many segments of all columns fill in so many steps, and the replayed ones."""
