@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zoo import registry
 from zoo.envs.envs import Envs
 from zoo.envs.make import EnvLike, vectorize
-from zoo.protocol import Progress
+from zoo.protocol import Progress, Segment, Transition
 from zoo.spec import Spec
 
 Array = NDArray[np.float64]
@@ -104,6 +104,12 @@ def outcomes() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return obs, action, torch.from_numpy(R)[obs, action], next_obs
 
 
+def drawn(rows: Transition[Tensor]) -> Segment:
+    """Rows, (n, N, ...), as a sample of a replay that is not prioritised."""
+    size = rows.reward.shape[1]
+    return Segment(rows, weight=torch.ones(size), slot=torch.arange(size), error=torch.zeros(size))
+
+
 # Function approximation.
 
 
@@ -174,3 +180,4 @@ def live(algo: Any, env: EnvLike, *, num_envs: int, total_steps: int, seed: int)
         buffer.add(transition, alive)
         for batch in buffer.batches():
             algo.update(batch, Progress(step + num_envs, total_steps))
+            buffer.learned(batch)

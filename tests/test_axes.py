@@ -95,6 +95,7 @@ def learn_from_chance(algo: Any, probe: str, num_updates: int) -> None:
         steps += 8
         for batch in buffer.batches():
             algo.update(batch, Progress(steps, 100_000))
+            buffer.learned(batch)
             done += 1
 
 
@@ -179,6 +180,16 @@ def test_on_policy_entries_learn_from_every_step_and_keep_none(name: str, form: 
         # Learned from as soon as a rollout is full, unless one is under way.
         assert buffer.pending == (yielded < rows)
     assert yielded == rows
+
+
+@pytest.mark.parametrize(("name", "form"), entries())
+def test_make_buffer_leaves_the_algorithm_as_it_was(name: str, form: str) -> None:
+    spec = Spec(OBS, SPACES[form])
+    algo = make(name, spec, num_steps=4, batch_size=8)
+    before = vars(algo).copy()
+    first, second = algo.make_buffer(spec, 2), algo.make_buffer(spec, 4)
+    assert first is not second
+    assert vars(algo) == before  # the same objects under the same names
 
 
 def test_a_replay_would_be_noticed() -> None:

@@ -30,7 +30,6 @@ from zoo import registry, runs
 from zoo.buffers.replay import ReplayBuffer
 from zoo.buffers.rollout import RolloutBuffer
 from zoo.buffers.rows import allocate
-from zoo.buffers.segments import SegmentReplay
 from zoo.cli import main
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
@@ -608,22 +607,22 @@ def transition(value: float) -> Transition:
 
 
 def test_a_broken_stream_is_truncated_in_a_replay() -> None:
-    config = SegmentReplay(capacity=20, batch_size=64, n_step=2)
-    buffer = ReplayBuffer(SPEC, 2, config, torch.Generator().manual_seed(0))
+    buffer = ReplayBuffer(SPEC, 2, torch.Generator().manual_seed(0), capacity=20, batch_size=64, n_step=2)
     for value in (0, 1):
         buffer.add(transition(value), np.ones(2, np.bool_))
     buffer.cut(np.array([1]))  # the second column goes on elsewhere
     for value in (50, 51):
         buffer.add(transition(value), np.ones(2, np.bool_))
     sample = buffer.sample()
-    at_break = sample.obs[0, :, 0] == 1
+    rows = sample.rows
+    at_break = rows.obs[0, :, 0] == 1
     second = sample.slot % 2 == 1
     assert (at_break & second).any()
-    assert sample.truncated[0, at_break & second].all()
-    assert (sample.next_obs[0, at_break & second] == 2).all()  # the true successor, not 50
+    assert rows.truncated[0, at_break & second].all()
+    assert (rows.next_obs[0, at_break & second] == 2).all()  # the true successor, not 50
     # The first column was not cut: what was added next follows there.
-    assert not sample.truncated[0, at_break & ~second].any()
-    assert (sample.obs[1, at_break & ~second] == 50).all()
+    assert not rows.truncated[0, at_break & ~second].any()
+    assert (rows.obs[1, at_break & ~second] == 50).all()
 
 
 def test_a_broken_stream_begins_a_new_rollout_column() -> None:

@@ -26,7 +26,7 @@ from zoo.cli import main
 from zoo.errors import UserError
 from zoo.settings import resolve
 from zoo.spec import Spec
-from zoo.training.compile import WORTH_IT, compile_step
+from zoo.training.compile import WORTH_IT, compile_step, count_steps
 
 SMALL = {"hidden": (16, 16), "learning_rate": 1e-3, "batch_size": 8, "num_steps": 4, "capacity": 500}
 SMALL |= {"learning_starts": 16, "num_epochs": 2, "policy_delay": 2, "baseline": True, "target_every": 3}
@@ -50,7 +50,7 @@ def updated(name: str, mode: str) -> Tensor:
     """All weights after some twenty updates."""
     algo, spec, env_id = make(name)
     before = weights(algo)
-    assert compile_step(algo, algo.make_buffer(spec, 2), mode, total_steps=1) is (mode == "on")
+    assert compile_step(algo, algo.make_buffer(spec, 2), mode, total_steps=1, num_envs=2) is (mode == "on")
     live(algo, env_id, num_envs=2, total_steps=160 if hasattr(algo.config, "num_steps") else 36, seed=0)
     after = weights(algo)
     assert (after - before).abs().max() > 1e-3
@@ -71,7 +71,7 @@ def test_compiled_equals_eager_over_twenty_updates(name: str) -> None:
 def test_auto_compiles_long_runs_alone(name: str) -> None:
     for total_steps, expected in ((500, False), (50_000_000, True)):
         algo, spec, _ = make(name)
-        assert compile_step(algo, algo.make_buffer(spec, 2), "auto", total_steps) is expected
+        assert compile_step(algo, algo.make_buffer(spec, 2), "auto", total_steps=total_steps, num_envs=2) is expected
 
 
 def test_auto_counts_the_steps_of_a_run() -> None:
@@ -86,8 +86,8 @@ def test_auto_counts_the_steps_of_a_run() -> None:
         spec = Spec(made.observation_space, made.action_space, scale_actions=True)
         algo = registry.make(algorithm, spec, settings.config, SeedSequence(0))
         buffer = algo.make_buffer(spec, settings.run.num_envs)
-        num_steps = buffer.num_batches(settings.run.total_steps) * getattr(algo, "steps_per_batch", 1)
-        assert num_steps == expected >= WORTH_IT
+        sizes = {"total_steps": settings.run.total_steps, "num_envs": settings.run.num_envs}
+        assert count_steps(algo, buffer, **sizes) == expected >= WORTH_IT
 
 
 def test_no_compiler_is_said_once_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,12 +95,12 @@ def test_no_compiler_is_said_once_or_refused(monkeypatch: pytest.MonkeyPatch) ->
     algo, spec, _ = make("a2c")
     buffer = algo.make_buffer(spec, 2)
     with pytest.warns(UserWarning, match=r"uncompiled, and slower: no C\+\+ compiler"):
-        assert not compile_step(algo, buffer, "auto", 50_000_000)
+        assert not compile_step(algo, buffer, "auto", total_steps=50_000_000, num_envs=2)
     with pytest.raises(UserError, match="install one, or use --compile auto"):
-        compile_step(algo, buffer, "on", 1)
+        compile_step(algo, buffer, "on", total_steps=1, num_envs=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not compile_step(algo, buffer, "off", 50_000_000)
+        assert not compile_step(algo, buffer, "off", total_steps=50_000_000, num_envs=2)
 
 
 class Scaling:
@@ -116,7 +116,7 @@ class Scaling:
 def scaling(scale: float) -> Scaling:
     algo, spec, _ = make("a2c")
     compiled = Scaling(scale)
-    assert compile_step(compiled, algo.make_buffer(spec, 2), "on", 1)
+    assert compile_step(compiled, algo.make_buffer(spec, 2), "on", total_steps=1, num_envs=2)
     return compiled
 
 
@@ -212,7 +212,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def compiled(step: Any, mode: str) -> Scaling:
     algo, spec, _ = make("a2c")
     scaling = type("Own", (Scaling,), {"step": step})(2.0)
-    assert compile_step(scaling, algo.make_buffer(spec, 2), mode, 50_000_000)
+    assert compile_step(scaling, algo.make_buffer(spec, 2), mode, total_steps=50_000_000, num_envs=2)
     return scaling
 
 
@@ -248,7 +248,7 @@ def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back afterwards
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert compile_step(algo, algo.make_buffer(spec, 2), "on", 1)
+    assert compile_step(algo, algo.make_buffer(spec, 2), "on", total_steps=1, num_envs=2)
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / f"torchinductor_uid_{os.getuid()}")
 
 
@@ -261,9 +261,9 @@ def test_no_folder_for_temporary_files_is_said_or_refused(monkeypatch: pytest.Mo
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setattr("tempfile.gettempdir", nowhere)
     with pytest.warns(UserWarning, match="uncompiled, and slower: .*no usable temporary directory"):
-        assert not compile_step(algo, algo.make_buffer(spec, 2), "auto", 50_000_000)
+        assert not compile_step(algo, algo.make_buffer(spec, 2), "auto", total_steps=50_000_000, num_envs=2)
     with pytest.raises(UserError, match="no usable temporary directory"):
-        compile_step(algo, algo.make_buffer(spec, 2), "on", 1)
+        compile_step(algo, algo.make_buffer(spec, 2), "on", total_steps=1, num_envs=2)
 
 
 def test_the_command_says_it_in_one_line(

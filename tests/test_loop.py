@@ -16,6 +16,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import zoo
 from zoo import registry, runs
+from zoo.buffers import ReplayBuffer, RolloutBuffer
 from zoo.envs.envs import episode_seed
 from zoo.errors import UserError
 from zoo.runs.recorder import Recorder
@@ -69,6 +70,28 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(name: str) -> Non
     assert same(weights, again)
     assert rows == rows_again
     assert not same(weights, trained(name, seed=1)[0])
+
+
+@pytest.mark.parametrize("name", ["dqn", "ppo"])
+def test_the_buffer_hears_of_each_update_before_the_next_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, int]] = []
+    cls, buffer = registry.load_class(name), {"dqn": ReplayBuffer, "ppo": RolloutBuffer}[name]
+
+    def spy(owner: type, method: str) -> None:
+        original = getattr(owner, method)
+
+        def call(self: Any, batch: Any, *rest: Any) -> Any:
+            calls.append((method, id(batch)))
+            return original(self, batch, *rest)
+
+        monkeypatch.setattr(owner, method, call)
+
+    spy(cls, "update")
+    spy(buffer, "learned")
+    trained(name)
+    assert len(calls) > 4
+    assert [method for method, _ in calls] == ["update", "learned"] * (len(calls) // 2)
+    assert [batch for _, batch in calls[::2]] == [batch for _, batch in calls[1::2]]
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -29,6 +29,7 @@ from tabular import (
     Table,
     action_value,
     discounted_visits,
+    drawn,
     live,
     make,
     outcomes,
@@ -43,7 +44,7 @@ from torch import Tensor, nn
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
 from zoo.parts.targets import vtrace
-from zoo.protocol import Segment, Transition
+from zoo.protocol import Segment, Transition, map_fields
 from zoo.spec import Spec
 
 EPSILON = 0.4  # ε-greedy probabilities are then tenths: 0.8 and 0.2
@@ -133,16 +134,12 @@ def test_environment_is_the_mdp() -> None:
 def replayed() -> Segment:
     """Every outcome, exactly as often as it is likely, as one sample of a replay."""
     obs, action, reward, next_obs = (field[None] for field in outcomes())
-    size = obs.shape[1]
-    return Segment(
-        obs, action, reward, next_obs, no(obs), no(obs), torch.zeros(1, size), torch.ones(size), torch.arange(size)
-    )
+    return drawn(Transition(obs, action, reward, next_obs, no(obs), no(obs), torch.zeros(obs.shape)))
 
 
 def solve_dqn(**settings: Any) -> list[Array]:
     """Q after each of many updates. A step of 3 undoes mse's factor 2 and the 1/6 of the rows that a cell has."""
     algo = tabulate(make("dqn", SPEC, gamma=GAMMA, loss="mse", learning_rate=3.0, capacity=60, **settings))
-    algo.make_buffer(SPEC, 1)
     found, batch = [], replayed()
     for _ in range(300):
         algo.update(batch, NOW)
@@ -470,8 +467,7 @@ def sac_policy(alpha: float) -> tuple[float, float]:
     algo.critic_optimizer = Descent(algo.critic.parameters())
     obs = torch.ones(1, 1024, 1)
     zero = torch.zeros(1, 1024)
-    weight, slot = zero[0] + 1, torch.arange(1024)
-    batch = Segment(obs, obs * 0, zero, obs, no(zero), no(zero), zero, weight, slot)
+    batch = drawn(Transition(obs, obs * 0, zero, obs, no(zero), no(zero), zero))
     found = []
     for _ in range(600):
         algo.update(batch, NOW)
@@ -583,10 +579,11 @@ def test_ppo_with_whitened_advantages_is_not_a2c(space: spaces.Space[Any]) -> No
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_dqn_sums_n_rewards_of_one_episode(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dqn_sums_n_rewards_of_one_episode(n: int) -> None:
     vector = vectorize(ScriptedEnv, 1)
     envs = Envs(vector, SeedSequence(0))
-    algo = make("dqn", envs.spec, gamma=GAMMA, n_step=n, batch_size=400, capacity=100, hidden=(8,)).double()
+    sizes = {"n_step": n, "batch_size": 400, "capacity": 100, "hidden": (8,)}
+    algo = make("dqn", envs.spec, gamma=GAMMA, priority_exponent=0.6, **sizes).double()
     replay = algo.make_buffer(envs.spec, 1)
     envs.reset()
     history: list[Any] = []
@@ -596,14 +593,11 @@ def test_dqn_sums_n_rewards_of_one_episode(n: int, monkeypatch: pytest.MonkeyPat
         history.append(Transition(*(field[0].copy() for field in transition)))
     assert {(bool(t.terminated), bool(t.truncated)) for t in history} == set(product([False, True], repeat=2))
 
-    errors: list[Tensor] = []
-    monkeypatch.setattr(replay, "reprioritize", lambda slots, error: errors.append(error))
-    batch = replay.sample()
-    batch = batch._replace(obs=batch.obs.double(), next_obs=batch.next_obs.double(), reward=batch.reward.double())
+    batch = map_fields(lambda field: field.double() if field.is_floating_point() else field, replay.sample())
     with torch.no_grad():
-        q = algo.q(batch.obs[0]).gather(-1, batch.action[0, :, None]).squeeze(-1)
+        q = algo.q(batch.obs).gather(-1, batch.action[:, None]).squeeze(-1)
     algo.update(batch, NOW)
-    target = errors[0] + q
+    target = batch.error + q
 
     def naive(t: int) -> float:
         total = 0.0
@@ -618,6 +612,6 @@ def test_dqn_sums_n_rewards_of_one_episode(n: int, monkeypatch: pytest.MonkeyPat
         raise AssertionError
 
     times = {tuple(row.obs.tolist()): t for t, row in enumerate(history)}
-    started = [times[tuple(obs.tolist())] for obs in batch.obs[0]]
+    started = [times[tuple(obs.tolist())] for obs in batch.obs]
     assert set(started) == set(range(len(history)))
     assert_allclose(target.numpy(), [naive(t) for t in started], rtol=1e-12)

@@ -257,6 +257,90 @@ def test_broken_entry_is_refused_when_it_is_used(old: str, new: str, parts: list
     assert [part for part in parts if part not in str(refused.value)] == []
 
 
+# What is wrong with the class, as an edit of the toy -> what the one line must say
+WRONG = {
+    "no module": ("class Toy(nn.Module):", "class Toy:", ["is no class derived from torch.nn.Module"]),
+    "no class": ("class Toy(nn.Module):", "Toy = 3\n\n\nclass Doll(nn.Module):", ["is no class"]),
+    "no cell": (
+        'cell, spaces, Config = Cell("policy/on/v"), (Discrete,),',
+        "spaces, Config = (Discrete,),",
+        ["no 'cell'"],
+    ),
+    "no spaces": (
+        'cell, spaces, Config = Cell("policy/on/v"), (Discrete,),',
+        'cell, Config = Cell("policy/on/v"),',
+        ["'spaces'"],
+    ),
+    "no Config": (
+        'Config = Cell("policy/on/v"), (Discrete,), ToyConfig',
+        '_ = Cell("policy/on/v"), (Discrete,), 0',
+        ["'Config'"],
+    ),
+    "no make_buffer": ("def make_buffer", "def make_a_buffer", ["has no 'make_buffer'"]),
+    "no act": ("def act", "def acts", ["has no 'act'"]),
+    "no greedy": ("def greedy", "def greedily", ["has no 'greedy'"]),
+    "no update": ("def update", "def updated", ["has no 'update'"]),
+    "a cell as text": ('Cell("policy/on/v")', '"policy/on/v"', ["cell = 'policy/on/v'", "Cell('policy/on/v')"]),
+    "another cell": (
+        'Cell("policy/on/v")',
+        'Cell("policy/off/v")',
+        ["cell = Cell('policy/off/v')", "expected Cell('policy/on/v')"],
+    ),
+    "a space, not in a tuple": ("(Discrete,)", "Discrete", ["spaces = ", "such as (Discrete,)"]),
+    "no spaces in the tuple": ("(Discrete,)", "()", ["spaces = ()"]),
+    "a space, not its class": ("(Discrete,)", "(Discrete(2),)", ["spaces = (Discrete(2),)"]),
+    "a plain Config": ("@config", "", ["Config = ", "ToyConfig", "made with zoo.config.config"]),
+    "a dataclass": ("@config", "from dataclasses import dataclass\n@dataclass", ["made with zoo.config.config"]),
+    "a Config, not its class": ("ToyConfig\n\n    def", "ToyConfig()\n\n    def", ["made with zoo.config.config"]),
+    "a setting of the run": ("num_steps: int", "seed: int", ["'seed'", "setting of every run"]),
+    "a number for a method": ("def greedy", "greedy = 3\n    def _greedy", ["greedy = 3", "expected a method"]),
+    "too few arguments": ("def greedy(self, obs)", "def greedy(self)", ["'greedy'", "greedy(obs)", "too many"]),
+    "too many arguments": (
+        "update(self, batch, progress)",
+        "update(self, batch, progress, rate)",
+        ["'update'", "'rate'"],
+    ),
+    "a step that is none": ("def greedy", "step = 3\n\n    def greedy", ["step = 3"]),
+    "a number of steps": ("def greedy", "steps_per_batch = 3\n\n    def greedy", ["steps_per_batch = 3", "a method"]),
+    "saved as text": (
+        "def greedy",
+        'saved = ("generator")\n\n    def greedy',
+        ["saved = 'generator'", "('generator',)"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_class_is_refused_in_one_line_that_names_the_member(case: str, user: Path) -> None:
+    right, wrong, parts = WRONG[case]
+    assert right in TOY
+    (user.parent / "zoo_toy.py").write_text(TOY.replace(right, wrong), encoding="utf-8")
+    user.write_text(TOY_REGISTRY, encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        registry.load_class("toy")
+    message = str(refused.value)
+    assert message.startswith("algorithm 'toy': zoo_toy:Toy ")
+    assert [part for part in parts if part not in message] == [], message
+    assert "\n" not in message
+
+
+def test_rewards_are_normalised_by_a_discount(user: Path) -> None:
+    user.write_text(TOY_REGISTRY, encoding="utf-8")
+    with pytest.raises(UserError, match="normalize_reward needs a discount, but toy has no setting 'gamma'"):
+        zoo.train("toy", "CartPole-v1", total_steps=8, seed=0, normalize_reward=True, eval_episodes=0)
+
+
+def test_optimisers_are_known_by_their_type(user: Path) -> None:
+    """Under whatever name: their moments stay out of a saved agent, and a network called optimizer stays in."""
+    for old, new in (("self.optimizer", "self.descent"), ("self.actor", "self.optimizer_net")):
+        toy = user.parent / "zoo_toy.py"
+        toy.write_text(toy.read_text().replace(old, new), encoding="utf-8")
+    user.write_text(TOY_REGISTRY, encoding="utf-8")
+    agent = zoo.train("toy", "CartPole-v1", total_steps=8, seed=0, eval_episodes=0)
+    assert {key.split(".")[1] for key in agent.state_dict()} == {"descent", "optimizer_net"}
+    assert {key.split(".")[1] for key in agent.weights()} == {"optimizer_net"}
+
+
 @pytest.mark.parametrize(
     "tag", ["object/apply:os.system ['touch ran']", "object/new:os.system ['touch ran']", "name:os.system"]
 )

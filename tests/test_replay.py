@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import count
+from itertools import count, product
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ from torch import Generator
 from zoo.buffers import rows as counted
 from zoo.buffers.priorities import SumTree
 from zoo.buffers.replay import ReplayBuffer
-from zoo.buffers.segments import SegmentReplay
 from zoo.errors import UserError
 from zoo.protocol import Progress, Segment, Transition
 from zoo.registry import load_class
@@ -34,9 +33,8 @@ ENDS = ((True, False), (False, True), (True, True))
 
 def make(num_envs: int = 1, *, spec: Spec = SPEC, seed: int = 0, **settings: Any) -> ReplayBuffer:
     """A replay that may be sampled from the first transition on; no sample is due by itself."""
-    exponents = {key: settings.pop(key) for key in list(settings) if key.endswith("_exponent")}
-    config = SegmentReplay(**{"capacity": 100, "batch_size": 64, "n_step": 1, "train_every": sys.maxsize} | settings)
-    return ReplayBuffer(spec, num_envs, config, Generator().manual_seed(seed), **exponents)
+    sizes = {"capacity": 100, "batch_size": 64, "train_every": sys.maxsize}
+    return ReplayBuffer(spec, num_envs, Generator().manual_seed(seed), **sizes | settings)
 
 
 class Row(NamedTuple):
@@ -115,7 +113,7 @@ def fill(buffer: ReplayBuffer, seed: int, num_steps: int, **settings: Any) -> Fi
     return Filled(buffer, history)
 
 
-def assert_rows(batch: Segment, k: int, wanted: list[Row], cut: list[bool]) -> None:
+def assert_rows(batch: Transition[torch.Tensor], k: int, wanted: list[Row], cut: list[bool]) -> None:
     """Row k of every sample is the wanted transition; `cut` ones also end there, as if truncated."""
     obs, next_obs, terminated, truncated = (np.array(field) for field in zip(*wanted, strict=True))
     np.testing.assert_array_equal(batch.obs[k], vectors(obs))
@@ -151,15 +149,15 @@ def test_segments_are_runs_of_transitions_of_one_episode(
     buffer = make(num_envs, capacity=capacity, **settings)
     filled = fill(buffer, num_envs + num_steps, num_steps, dead=dead, broken=broken, lengths=(1, longest))
     place, batch = filled.place(), buffer.sample()
-    assert [field.shape[:2] for field in batch[:7]] == [(n_step, 500)] * 7
+    assert [field.shape[:2] for field in batch.rows] == [(n_step, 500)] * 7
     going = np.arange(500)
-    starts = [place[int(tag)] for tag in batch.obs[0, :, 0]]
+    starts = [place[int(tag)] for tag in batch.obs[:, 0]]
     for k in range(n_step):
         if not len(going):
             break
         rows = [filled.history[starts[j][0]][starts[j][1] + k] for j in going]
         newest = [starts[j][1] + k == len(filled.history[starts[j][0]]) - 1 for j in going]
-        part = Segment(*(field[:, going] for field in batch[:7]), batch.weight, batch.slot)
+        part = Transition(*(field[:, going] for field in batch.rows))
         # The newest transition is not the end of its episode, but nothing follows it yet.
         assert_rows(part, k, rows, [last and not row.terminated for last, row in zip(newest, rows, strict=True)])
         goes_on = [not (row.terminated or row.truncated or last) for row, last in zip(rows, newest, strict=True)]
@@ -170,10 +168,10 @@ def test_segments_are_runs_of_transitions_of_one_episode(
 def test_samples_are_right_at_every_moment_of_two_laps(num_steps: int) -> None:
     filled = fill(make(2, capacity=20, batch_size=200), 3, num_steps)
     place, batch = filled.place(), filled.buffer.sample()
-    found = [place[int(tag)] for tag in batch.obs[0, :, 0]]
+    found = [place[int(tag)] for tag in batch.obs[:, 0]]
     rows = [filled.history[i][k] for i, k in found]
     newest = [k == len(filled.history[i]) - 1 for i, k in found]
-    assert_rows(batch, 0, rows, [last and not row.terminated for last, row in zip(newest, rows, strict=True)])
+    assert_rows(batch.rows, 0, rows, [last and not row.terminated for last, row in zip(newest, rows, strict=True)])
 
 
 @each_fill
@@ -191,7 +189,7 @@ def test_exactly_the_last_transitions_are_kept_however_short_the_episodes(
 ) -> None:
     buffer = make(num_envs, capacity=capacity, batch_size=5000, priority_exponent=priority_exponent)
     filled = fill(buffer, num_envs + num_steps, num_steps, dead=dead, broken=broken, lengths=lengths)
-    found = buffer.sample().obs[0, :, 0].int().tolist()
+    found = buffer.sample().obs[:, 0].int().tolist()
     kept = max(capacity // num_envs, 1)
     assert set(found) == {row.obs for rows in filled.history for row in rows[-kept:]}
 
@@ -245,8 +243,8 @@ def test_image_observations_keep_their_bytes() -> None:
     for k in range(5):
         buffer.add(Transition(images[k], np.array([0]), zero + k, images[k + 1], no, no, zero), ~no)
     batch = buffer.sample()
-    assert batch.obs.dtype == batch.next_obs.dtype == torch.uint8
-    for k, obs, next_obs in zip(batch.reward[0].int(), batch.obs[0], batch.next_obs[0], strict=True):
+    assert batch.rows.obs.dtype == batch.rows.next_obs.dtype == torch.uint8
+    for k, obs, next_obs in zip(batch.rows.reward[0].int(), batch.obs, batch.rows.next_obs[0], strict=True):
         np.testing.assert_array_equal(obs, images[k, 0])
         np.testing.assert_array_equal(next_obs, images[k + 1, 0])
 
@@ -254,10 +252,10 @@ def test_image_observations_keep_their_bytes() -> None:
 def test_samples_are_copies() -> None:
     filled = fill(make(batch_size=500), 0, 50)
     before = filled.buffer.sample()
-    for field in before:
+    for field in (*before.rows, *before[1:]):
         field.zero_()
     after = filled.buffer.sample()
-    assert (after.obs[0, :, 0] > 0).all()
+    assert (after.obs[:, 0] > 0).all()
     assert (after.weight == 1).all()
 
 
@@ -266,7 +264,7 @@ def test_samples_are_copies() -> None:
 
 def frequencies(buffer: ReplayBuffer, draws: int) -> dict[int, int]:
     """How often each transition, by its observation, starts a sample."""
-    tags = torch.cat([buffer.sample().obs[0, :, 0].clone() for _ in range(draws // buffer.config.batch_size)])
+    tags = torch.cat([buffer.sample().obs[:, 0].clone() for _ in range(draws // buffer.batch_size)])
     return dict(zip(*(each.tolist() for each in tags.int().unique(return_counts=True)), strict=True))
 
 
@@ -297,10 +295,10 @@ def prioritized(alpha: float, **settings: Any) -> tuple[Filled, dict[int, float]
     rng = np.random.default_rng(7)
     for _ in range(20):
         batch = buffer.sample()
-        tags = batch.obs[0, :, 0].int().tolist()
+        tags = batch.obs[:, 0].int().tolist()
         for tag in tags:
             errors.setdefault(tag, float(rng.choice([-1, 1]) * rng.uniform(0.1, 2.0)))
-        buffer.reprioritize(batch.slot, torch.tensor([errors[tag] for tag in tags]))
+        buffer.learned(batch._replace(error=torch.tensor([errors[tag] for tag in tags])))
     return filled, errors
 
 
@@ -320,7 +318,7 @@ def importance(errors: dict[int, float], batch: Segment, alpha: float, beta: flo
     """(N P(i))^-β over its maximum in the batch, Schaul et al. 2016, section 3.4."""
     share = np.abs(np.array(list(errors.values()))) ** alpha
     probability = dict(zip(errors, share / share.sum(), strict=True))
-    weight = np.array([(len(errors) * probability[int(tag)]) ** -beta for tag in batch.obs[0, :, 0]])
+    weight = np.array([(len(errors) * probability[int(tag)]) ** -beta for tag in batch.obs[:, 0]])
     return weight / weight.max()
 
 
@@ -355,18 +353,40 @@ def test_dqn_anneals_the_correction_over_the_run(settings: dict[str, float], ste
     spec = Spec(SPEC.observation_space, spaces.Discrete(2))
     config = dqn.Config(hidden=(8,), gamma=0.0, loss="mse", learning_rate=1e-8, **settings)
     algo = dqn(spec, config, Generator().manual_seed(0))
-    algo.replay = filled.buffer
-    batch = batch._replace(action=batch.action % 2, obs=batch.obs / 1000, next_obs=batch.next_obs / 1000)
+    weight, other = (importance(errors, batch, 0.6, each) for each in (beta, beta - 0.1))
+    rows = batch.rows
+    rows = rows._replace(action=rows.action % 2, obs=rows.obs / 1000, next_obs=rows.next_obs / 1000)
+    batch = batch._replace(rows=rows)
     with torch.no_grad():
-        q = algo.q(batch.obs[0]).gather(-1, batch.action[0][:, None])[:, 0].double().numpy()
-    squares = (batch.reward[0].double().numpy() - q) ** 2
-    weight = importance(errors, batch._replace(obs=batch.obs * 1000), 0.6, beta)
+        q = algo.q(batch.obs).gather(-1, batch.action[:, None])[:, 0].double().numpy()
+    squares = (rows.reward[0].double().numpy() - q) ** 2
     loss = algo.update(batch, Progress(step, 1000))["q_loss"].item()
     assert loss == pytest.approx((weight * squares).mean(), rel=1e-4)
     # A tenth of β is noticed.
-    assert loss != pytest.approx(
-        (importance(errors, batch._replace(obs=batch.obs * 1000), 0.6, beta - 0.1) * squares).mean(), rel=1e-3
-    )
+    assert loss != pytest.approx((other * squares).mean(), rel=1e-3)
+
+
+def test_priorities_reach_the_buffer_that_a_sample_came_from() -> None:
+    dqn = load_class("dqn")
+    spec = Spec(SPEC.observation_space, spaces.Discrete(2))
+    config = dqn.Config(hidden=(8,), capacity=60, batch_size=64, learning_starts=0, priority_exponent=0.6)
+    algo = dqn(spec, config, Generator().manual_seed(0))
+    first, second = (algo.make_buffer(spec, 2) for _ in range(2))
+    no = np.zeros(2, np.bool_)
+    for buffer, step in product((first, second), range(30)):
+        tag = np.array([step, -step])
+        buffer.add(Transition(vectors(tag), tag % 2, tag / 8, vectors(tag + 1), no, no, tag / 8), ~no)
+    before = [buffer._priorities.sums.copy() for buffer in (first, second)]
+    batch = next(first.batches())
+    with torch.no_grad():
+        q = algo.q(batch.obs).gather(-1, batch.action[:, None])[:, 0]
+        error = batch.rows.reward[0] + config.gamma * algo.target_q(batch.rows.next_obs[0]).amax(-1) - q
+    algo.update(batch, Progress(1, 10))
+    first.learned(batch)
+    expected = before[0][-first._priorities.sums.size // 2 :].copy()
+    expected[batch.slot.numpy()] = (error.abs().double().numpy() + 1e-6) ** 0.6
+    np.testing.assert_allclose(first._priorities.sums[-len(expected) :], expected, rtol=1e-4)
+    np.testing.assert_array_equal(second._priorities.sums, before[1])
 
 
 def test_a_new_transition_has_the_largest_priority_so_far() -> None:
@@ -516,7 +536,7 @@ def test_samples_are_due_at_every_multiple_of_train_every(
         due.append(num_updates * multiples if step > learning_starts else 0)
         buffer.add(transition, alive)
         batches = list(buffer.batches())
-        assert all(batch.obs.shape == (1, batch_size, 2) for batch in batches)
+        assert all(batch.rows.obs.shape == (1, batch_size, 2) for batch in batches)
         seen.append(len(batches))
         assert not list(buffer.batches())
     assert seen == due

@@ -10,12 +10,13 @@ from gymnasium import spaces
 from numpy.random import SeedSequence
 from numpy.typing import NDArray
 from scipy.integrate import quad
+from tabular import drawn
 from torch import Tensor, nn
 
 from zoo import registry
 from zoo.algos import sac
 from zoo.parts.policies import TanhGaussian
-from zoo.protocol import Progress, Segment
+from zoo.protocol import Progress, Segment, Transition
 from zoo.spec import Spec
 
 Array = NDArray[Any]
@@ -68,12 +69,12 @@ def targets(monkeypatch: pytest.MonkeyPatch, batch: Segment, n: int, seed: int =
     algo.actor.forward, algo.actor.noise = Fixed().forward, Fixed().noise
     algo.target_critic = Twins(soft_values())
     found = []
-    original = sac.n_step
-    monkeypatch.setattr(sac, "n_step", lambda **fields: found.append(original(**fields)) or found[-1])
+    original = sac.segment_return
+    monkeypatch.setattr(sac, "segment_return", lambda **fields: found.append(original(**fields)) or found[-1])
     monkeypatch.setattr(sac, "polyak_", lambda *nets: None)
     monkeypatch.setattr(algo.actor_optimizer, "minimize", lambda loss, rate: None)
     algo.update(batch, Progress(1, 1))
-    target: Tensor = found[0][0]
+    target: Tensor = found[0]
     return target
 
 
@@ -87,7 +88,7 @@ def sample(n: int, size: int, *, terminated: int = -1, truncated: int = -1) -> S
     obs = states[..., None].float()
     reward = torch.from_numpy(REWARD).float()[states[:-1]]
     action = torch.zeros(n, size, 1)
-    return Segment(obs[:-1], action, reward, obs[1:], *ends, reward * 0, torch.ones(size), torch.arange(size))
+    return drawn(Transition(obs[:-1], action, reward, obs[1:], *ends, reward * 0))
 
 
 @pytest.mark.parametrize(

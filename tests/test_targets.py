@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo import registry
-from zoo.parts.targets import gae, lambda_return, n_step, standardize, vtrace
+from zoo.parts.targets import gae, lambda_return, n_step, segment_return, standardize, vtrace
 from zoo.protocol import Progress, Transition
 from zoo.spec import Spec
 
@@ -179,6 +179,13 @@ def test_lambda_return_is_the_mixture_of_n_step_returns(data: Data, lam: float) 
 def test_n_step_is_the_books_sum(data: Data, n: int) -> None:
     expected = each_row(data, lambda data, t, b: naive_n_step_return(data, t, b, n))
     assert_equal(run_n_step(data, n), expected)
+
+
+@each_trajectory
+def test_a_segment_returns_the_books_sum_of_its_first_row(data: Data) -> None:
+    found = segment_return(**arguments(data, 1.0, "reward", "discount", "next_value", "lam")).numpy()
+    rows, columns = data.reward.shape
+    assert_equal(found, np.array([naive_n_step_return(data, 0, b, rows) for b in range(columns)]))
 
 
 @each_trajectory

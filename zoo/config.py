@@ -11,11 +11,12 @@ from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args
 
 import pydantic
 from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic.fields import FieldInfo
 
 from zoo.errors import UserError, nearest
 
-__all__ = ["Field", "Widths", "build", "config", "field_info", "linear"]
+__all__ = ["Field", "Widths", "build", "config", "field_info", "is_config", "linear"]
 
 T = TypeVar("T")
 
@@ -27,6 +28,11 @@ def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen, validated dataclass."""
     settings = ConfigDict(extra="forbid", allow_inf_nan=False)
     return pydantic.dataclasses.dataclass(frozen=True, config=settings)(cls)  # type: ignore[return-value]
+
+
+def is_config(cls: Any) -> bool:
+    """Whether `cls` is a class made with `config`."""
+    return is_pydantic_dataclass(cls) and cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
 
 
 def build(cls: type[T], values: Mapping[str, Any], owner: str) -> T:

@@ -5,8 +5,9 @@ ZOO_REGISTRY names further registry files (separated as in PATH) whose algorithm
 """
 
 import importlib
+import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from zoo.config import field_info, is_config
 from zoo.errors import UserError, nearest
 from zoo.taxonomy import AXES, CELLS, Cell, parse_axis
 
@@ -192,13 +194,77 @@ def find(**axes: str | None) -> dict[Cell, CellEntry]:
 
 
 def load_class(name: str) -> "type[Algorithm]":
-    """The class of an algorithm, imported now."""
-    module, _, attribute = get(name).path.partition(":")
+    """The class of an algorithm, imported now.
+
+    Raises UserError if it cannot be imported, or if a member of zoo.protocol.Algorithm is missing or a wrong one.
+    """
+    path = get(name).path
+    module, _, attribute = path.partition(":")
     try:
         algorithm: type[Algorithm] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"algorithm {name!r}: {get(name).path} cannot be imported: {error}") from None
+        raise UserError(f"algorithm {name!r}: {path} cannot be imported: {error}") from None
+    problem = next(_problems(name, algorithm), None)
+    if problem is not None:
+        raise UserError(f"algorithm {name!r}: {path} {problem}")
     return algorithm
+
+
+# The methods that an algorithm must have and those that it may have, with what they are called with.
+METHODS = {"make_buffer": "spec, num_envs", "act": "obs, progress", "greedy": "obs", "update": "batch, progress"}
+OPTIONAL = {"step": None, "steps_per_batch": "num_envs"}
+
+
+def _problems(name: str, cls: Any) -> Iterator[str]:
+    """What keeps `cls` from being the algorithm `name`, in words that follow its path."""
+    from torch import nn
+
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        yield "is no class derived from torch.nn.Module"
+    for member in ("cell", "spaces", "Config", *METHODS):
+        if not hasattr(cls, member):
+            yield f"has no {member!r}"
+    cell = load().cell_of(name)
+    if cls.cell != cell:
+        found = f"Cell('{cls.cell}')" if isinstance(cls.cell, Cell) else repr(cls.cell)
+        yield f"has cell = {found}; expected Cell('{cell}'), where the registry has it"
+    if not _are_spaces(cls.spaces):
+        yield f"has spaces = {cls.spaces!r}; expected a tuple of classes of gymnasium.spaces, such as (Discrete,)"
+    yield from _problems_of_config(cls.Config)
+    for method, arguments in (METHODS | OPTIONAL).items():
+        if hasattr(cls, method):
+            yield from _problems_of_method(cls, method, arguments)
+    saved = getattr(cls, "saved", ())
+    if not (isinstance(saved, tuple) and all(isinstance(each, str) for each in saved)):
+        yield f"has saved = {saved!r}; expected a tuple of attributes' names, such as ('generator',)"
+
+
+def _are_spaces(value: Any) -> bool:
+    from gymnasium.spaces import Space
+
+    is_tuple = isinstance(value, tuple) and len(value) > 0
+    return is_tuple and all(isinstance(each, type) and issubclass(each, Space) for each in value)
+
+
+def _problems_of_config(config: Any) -> Iterator[str]:
+    from zoo.settings import Run  # which needs this module
+
+    if not is_config(config):
+        yield f"has Config = {config!r}; expected a class made with zoo.config.config"
+    for field in field_info(config):
+        if field in field_info(Run):
+            yield f"has a setting {field!r}, which is the name of a setting of every run; give it another one"
+
+
+def _problems_of_method(cls: type, name: str, arguments: str | None) -> Iterator[str]:
+    method = inspect.getattr_static(cls, name)
+    if not inspect.isfunction(method):
+        yield f"has {name} = {method!r}; expected a method"
+    if arguments is not None:
+        try:
+            inspect.signature(method).bind(cls, *arguments.split(", "))
+        except TypeError as error:
+            yield f"has a method {name!r} that cannot be called as {name}({arguments}): {error}"
 
 
 def make(name: str, spec: "Spec", config: Any, seeds: "SeedSequence", device: str = "cpu") -> "Algorithm":

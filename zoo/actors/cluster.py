@@ -86,7 +86,9 @@ class RayWorker:
         """Steps taken so far."""
         return int(self.taken)
 
-    def collect(self, weights: tuple[Array, int], step: int) -> tuple[int, Transition, Array, list[list[Episode]]]:
+    def collect(
+        self, weights: tuple[Array, int], step: int
+    ) -> tuple[int, Transition[Array], Array, list[list[Episode]]]:
         """One segment: the version of its weights, its rows, which are alive, and the episodes that ended."""
         self.worker = self.worker or Worker(self.job, self.taken)
         vector, version = weights

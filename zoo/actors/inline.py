@@ -17,7 +17,7 @@ class Inline:
 
     def __init__(self, algo: Algorithm, envs: Envs, *, copy: Algorithm | None = None, lag: int = 0) -> None:
         self.algo, self.envs, self.copy, self.lag = algo, envs, copy, lag
-        self.actor = copy or algo
+        self.actor, self.num_envs = copy or algo, envs.num_envs
         self.updates = 0
         self.device = device_of(algo)
         self.broken = NONE

@@ -22,7 +22,7 @@ from zoo.spec import Spec
 class Memory(NamedTuple):
     """What the learner shares with one actor process: two segments, used in turn."""
 
-    rows: list[Transition]  # tensors, (max_rows, B, ...) each
+    rows: list[Transition[Tensor]]  # (max_rows, B, ...) each
     alive: list[Tensor]
     taken: Tensor  # the actor's count of steps, ()
 

@@ -62,7 +62,7 @@ class Worker:
         self.envs.reset()
         self.taken += 1
 
-    def collect(self, weights: Tensor, step: int, rows: Transition, alive: Array) -> list[list[Episode]]:
+    def collect(self, weights: Tensor, step: int, rows: Transition[Array], alive: Array) -> list[list[Episode]]:
         """Fill `rows`, (max_rows, B, ...), and `alive`, (max_rows, B), from the top with one segment.
 
         A segment has `num_steps` rows or, of an on-policy entry, as many as leave `num_steps` alive ones in each
@@ -109,7 +109,7 @@ class Collected(NamedTuple):
 
     actor: int
     version: int  # of the weights that acted
-    rows: Transition  # (max_rows, B, ...)
+    rows: Transition[Array]  # (max_rows, B, ...)
     alive: Array  # (max_rows, B); False below the segment's last row
     episodes: list[list[Episode]]  # that each of the segment's rows ended
     first: bool = False  # of this incarnation of the actor: it follows on no segment before

@@ -65,11 +65,11 @@ class A2C(nn.Module):
         action: Tensor = self.actor(obs).mode()
         return action
 
-    def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+    def update(self, batch: Transition[Tensor], progress: Progress) -> dict[str, Tensor]:
         learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         return self.step(batch, scalar(learning_rate))
 
-    def step(self, batch: Transition, learning_rate: Tensor) -> dict[str, Tensor]:
+    def step(self, batch: Transition[Tensor], learning_rate: Tensor) -> dict[str, Tensor]:
         value = self.critic(batch.obs)  # (T, B)
         with torch.no_grad():
             advantage = gae(

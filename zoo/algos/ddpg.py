@@ -17,7 +17,7 @@ from zoo.parts.critics import ActionQ, Deterministic
 from zoo.parts.networks import Activation
 from zoo.parts.noise import ActionNoise, NoiseKind
 from zoo.parts.optim import Adam, polyak_
-from zoo.parts.targets import n_step
+from zoo.parts.targets import segment_return
 from zoo.protocol import Progress, Segment
 from zoo.spec import Spec
 from zoo.taxonomy import Cell
@@ -60,7 +60,17 @@ class DDPG(nn.Module):
         self.noise = ActionNoise(config.noise, config.noise_std)
 
     def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
-        return ReplayBuffer(spec, num_envs, self.config, self.generator)
+        return ReplayBuffer(
+            spec,
+            num_envs,
+            self.generator,
+            capacity=self.config.capacity,
+            batch_size=self.config.batch_size,
+            learning_starts=self.config.learning_starts,
+            train_every=self.config.train_every,
+            num_updates=self.config.num_updates,
+            n_step=self.config.n_step,
+        )
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
         action: Tensor = self.actor(obs)
@@ -78,17 +88,17 @@ class DDPG(nn.Module):
         return self.step(batch)
 
     def step(self, batch: Segment) -> dict[str, Tensor]:
+        rows = batch.rows  # (n, N, ...)
         with torch.no_grad():
-            next_q = self.target_critic(batch.next_obs, self.target_actor(batch.next_obs))  # (n, N)
-            target = n_step(
-                reward=batch.reward,
-                discount=self.config.gamma * ~batch.terminated,
+            next_q = self.target_critic(rows.next_obs, self.target_actor(rows.next_obs))  # (n, N)
+            target = segment_return(
+                reward=rows.reward,
+                discount=self.config.gamma * ~rows.terminated,
                 next_value=next_q,
-                lam=1.0 * ~batch.truncated,
-                n=self.config.n_step,
-            )[0]  # (N,)
-        obs = batch.obs[0]
-        q = self.critic(obs, batch.action[0])  # (N,)
+                lam=1.0 * ~rows.truncated,
+            )  # (N,)
+        obs = batch.obs
+        q = self.critic(obs, batch.action)  # (N,)
         q_loss = F.mse_loss(q, target)
         grad_norm = self.critic_optimizer.minimize(q_loss, self.config.learning_rate)
         policy_loss = -self.critic(obs, self.actor(obs)).mean()

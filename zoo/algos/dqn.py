@@ -18,7 +18,7 @@ from zoo.config import Field, Widths, config, linear
 from zoo.parts.networks import Activation, Q
 from zoo.parts.optim import Adam, polyak_, scalar
 from zoo.parts.policies import EpsilonGreedy, take
-from zoo.parts.targets import n_step
+from zoo.parts.targets import segment_return
 from zoo.protocol import Progress, Segment
 from zoo.spec import Spec
 from zoo.taxonomy import Cell
@@ -72,14 +72,18 @@ class DQN(nn.Module):
         self.num_updates = 0
 
     def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
-        self.replay = ReplayBuffer(
+        return ReplayBuffer(
             spec,
             num_envs,
-            self.config,
             self.generator,
+            capacity=self.config.capacity,
+            batch_size=self.config.batch_size,
+            learning_starts=self.config.learning_starts,
+            train_every=self.config.train_every,
+            num_updates=self.config.num_updates,
+            n_step=self.config.n_step,
             priority_exponent=self.config.priority_exponent,
         )
-        return self.replay
 
     def policy(self, q: Tensor, progress: Progress) -> EpsilonGreedy:
         fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
@@ -97,7 +101,8 @@ class DQN(nn.Module):
         learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         beta = linear(self.config.importance_exponent, self.config.importance_exponent_end, progress.fraction)
         metrics, error = self.step(batch, scalar(learning_rate), scalar(beta))
-        self.replay.reprioritize(batch.slot, error)
+        if self.config.priority_exponent > 0:
+            batch.error.copy_(error)
         self.num_updates += 1
         if self.num_updates % self.config.target_every == 0:
             polyak_(self.target_q, self.q, self.config.tau)
@@ -105,17 +110,17 @@ class DQN(nn.Module):
 
     def step(self, batch: Segment, learning_rate: Tensor, beta: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Metrics, and the TD errors that decide the samples' priorities, (N,)."""
+        rows = batch.rows  # (n, N, ...)
         with torch.no_grad():
-            next_q = self.target_q(batch.next_obs)  # (n, N, A)
-            best = (self.q(batch.next_obs) if self.config.double else next_q).argmax(-1)
-            target = n_step(
-                reward=batch.reward,
-                discount=self.config.gamma * ~batch.terminated,
+            next_q = self.target_q(rows.next_obs)  # (n, N, A)
+            best = (self.q(rows.next_obs) if self.config.double else next_q).argmax(-1)
+            target = segment_return(
+                reward=rows.reward,
+                discount=self.config.gamma * ~rows.terminated,
                 next_value=take(next_q, best),
-                lam=1.0 * ~batch.truncated,
-                n=self.config.n_step,
-            )[0]  # (N,)
-        q = take(self.q(batch.obs[0]), batch.action[0])  # (N,)
+                lam=1.0 * ~rows.truncated,
+            )  # (N,)
+        q = take(self.q(batch.obs), batch.action)  # (N,)
         penalty = F.smooth_l1_loss if self.config.loss == "huber" else F.mse_loss
         q_loss = (batch.weight**beta * penalty(q, target, reduction="none")).mean()
         grad_norm = self.optimizer.minimize(q_loss, learning_rate)

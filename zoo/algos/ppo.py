@@ -78,8 +78,10 @@ class PPO(nn.Module):
                 f"batch_size {self.config.batch_size} is larger than a rollout: num_steps {self.config.num_steps} x "
                 f"num_envs {num_envs} = {size}; set batch_size to {size} or less"
             )
-        self.steps_per_batch = self.config.num_epochs * math.ceil(size / self.config.batch_size)
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
+
+    def steps_per_batch(self, num_envs: int) -> int:
+        return self.config.num_epochs * math.ceil(self.config.num_steps * num_envs / self.config.batch_size)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
         noise = self.actor.noise(len(obs), generator=self.generator)
@@ -89,7 +91,7 @@ class PPO(nn.Module):
         action: Tensor = self.actor(obs).mode()
         return action
 
-    def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+    def update(self, batch: Transition[Tensor], progress: Progress) -> dict[str, Tensor]:
         with torch.no_grad():
             log_prob = self.actor(batch.obs).log_prob(batch.action)  # (T, B), of the policy that acted
             value = self.critic(batch.obs)  # (T, B)

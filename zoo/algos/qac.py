@@ -76,7 +76,7 @@ class QAC(nn.Module):
         action: Tensor = self.actor(obs).mode()
         return action
 
-    def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+    def update(self, batch: Transition[Tensor], progress: Progress) -> dict[str, Tensor]:
         learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         shape = batch.reward.shape
         noise = self.actor.noise(*shape, generator=self.generator)
@@ -85,7 +85,7 @@ class QAC(nn.Module):
         return self.step(batch, noise, baseline_noise, scalar(learning_rate))
 
     def step(
-        self, batch: Transition, noise: Tensor, baseline_noise: Tensor, learning_rate: Tensor
+        self, batch: Transition[Tensor], noise: Tensor, baseline_noise: Tensor, learning_rate: Tensor
     ) -> dict[str, Tensor]:
         with torch.no_grad():
             target = lambda_return(
@@ -114,7 +114,7 @@ class QAC(nn.Module):
             "grad_norm": grad_norm,
         }
 
-    def _next_action(self, batch: Transition, noise: Tensor) -> Tensor:
+    def _next_action(self, batch: Transition[Tensor], noise: Tensor) -> Tensor:
         """a' ~ π(·|s'): the action executed next, or a draw where the rollout or the episode ends, (T, B, ...)."""
         drawn: Tensor = self.actor(batch.next_obs).sample(noise)
         going_on = ~(batch.terminated | batch.truncated)[:-1]

@@ -22,7 +22,7 @@ from zoo.parts.critics import QEnsemble, SquashedPolicy
 from zoo.parts.networks import Activation
 from zoo.parts.noise import ActionNoise, NoiseKind
 from zoo.parts.optim import Adam, polyak_
-from zoo.parts.targets import n_step
+from zoo.parts.targets import segment_return
 from zoo.protocol import Progress, Segment
 from zoo.spec import Spec
 from zoo.taxonomy import Cell
@@ -70,7 +70,17 @@ class SAC(nn.Module):
         self.noise = ActionNoise(config.noise, config.noise_std)
 
     def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
-        return ReplayBuffer(spec, num_envs, self.config, self.generator)
+        return ReplayBuffer(
+            spec,
+            num_envs,
+            self.generator,
+            capacity=self.config.capacity,
+            batch_size=self.config.batch_size,
+            learning_starts=self.config.learning_starts,
+            train_every=self.config.train_every,
+            num_updates=self.config.num_updates,
+            n_step=self.config.n_step,
+        )
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
         action, _ = self.actor(obs).sample(self.actor.noise(len(obs), generator=self.generator))
@@ -84,28 +94,27 @@ class SAC(nn.Module):
         return action
 
     def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
-        n, size = batch.reward.shape
+        n, size = batch.rows.reward.shape
         noise = self.actor.noise(size, generator=self.generator)
         return self.step(batch, noise, self.actor.noise(n, size, generator=self.generator))
 
     def step(self, batch: Segment, noise: Tensor, next_noise: Tensor) -> dict[str, Tensor]:
-        obs, learning_rate = batch.obs[0], self.config.learning_rate
+        obs, rows, learning_rate = batch.obs, batch.rows, self.config.learning_rate  # (N, ...), (n, N, ...)
         action, log_prob = self.actor(obs).sample(noise)
         alpha = self.log_alpha.detach().exp()  # the one before its own update, in both losses
         if self.config.learn_alpha:
             alpha_loss = -(self.log_alpha * (log_prob.detach() + self.target_entropy)).mean()
             self.alpha_optimizer.minimize(alpha_loss, learning_rate)
         with torch.no_grad():
-            next_action, next_log_prob = self.actor(batch.next_obs).sample(next_noise)
-            discount = self.config.gamma * ~batch.terminated
-            target = n_step(
-                reward=batch.reward - discount * alpha * next_log_prob,
+            next_action, next_log_prob = self.actor(rows.next_obs).sample(next_noise)
+            discount = self.config.gamma * ~rows.terminated
+            target = segment_return(
+                reward=rows.reward - discount * alpha * next_log_prob,
                 discount=discount,
-                next_value=self.target_critic(batch.next_obs, next_action).amin(0),  # (n, N)
-                lam=1.0 * ~batch.truncated,
-                n=self.config.n_step,
-            )[0]  # (N,)
-        q = self.critic(obs, batch.action[0])  # (2, N)
+                next_value=self.target_critic(rows.next_obs, next_action).amin(0),  # (n, N)
+                lam=1.0 * ~rows.truncated,
+            )  # (N,)
+        q = self.critic(obs, batch.action)  # (2, N)
         q_loss = 0.5 * (q - target).square().mean(-1).sum()
         grad_norm = self.critic_optimizer.minimize(q_loss, learning_rate)
         policy_loss = (alpha * log_prob - self.critic(obs, action).amin(0)).mean()

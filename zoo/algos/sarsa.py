@@ -92,7 +92,7 @@ class SARSA(nn.Module):
         action: Tensor = self.q(obs).argmax(-1)
         return action
 
-    def update(self, batch: Transition, progress: Progress) -> dict[str, Tensor]:
+    def update(self, batch: Transition[Tensor], progress: Progress) -> dict[str, Tensor]:
         learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         noise = EpsilonGreedy.noise(*batch.reward.shape, generator=self.generator)
         metrics, next_action = self.step(batch, noise, scalar(self.epsilon(progress)), scalar(learning_rate))
@@ -103,7 +103,7 @@ class SARSA(nn.Module):
         return metrics
 
     def step(
-        self, batch: Transition, noise: Tensor, epsilon: Tensor, learning_rate: Tensor
+        self, batch: Transition[Tensor], noise: Tensor, epsilon: Tensor, learning_rate: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Metrics, and the actions promised at the observations after the rollout, (B,)."""
         with torch.no_grad():

@@ -16,7 +16,7 @@ from zoo.parts.critics import Deterministic, QEnsemble
 from zoo.parts.networks import Activation
 from zoo.parts.noise import ActionNoise, NoiseKind
 from zoo.parts.optim import Adam, polyak_
-from zoo.parts.targets import n_step
+from zoo.parts.targets import segment_return
 from zoo.protocol import Progress, Segment
 from zoo.spec import Spec
 from zoo.taxonomy import Cell
@@ -63,7 +63,17 @@ class TD3(nn.Module):
         self.num_updates = 0
 
     def make_buffer(self, spec: Spec, num_envs: int) -> ReplayBuffer:
-        return ReplayBuffer(spec, num_envs, self.config, self.generator)
+        return ReplayBuffer(
+            spec,
+            num_envs,
+            self.generator,
+            capacity=self.config.capacity,
+            batch_size=self.config.batch_size,
+            learning_starts=self.config.learning_starts,
+            train_every=self.config.train_every,
+            num_updates=self.config.num_updates,
+            n_step=self.config.n_step,
+        )
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
         action: Tensor = self.actor(obs)
@@ -79,23 +89,23 @@ class TD3(nn.Module):
 
     def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
         self.num_updates += 1
-        noise = torch.empty_like(batch.action).normal_(generator=self.generator)
+        noise = torch.empty_like(batch.rows.action).normal_(generator=self.generator)
         return self.step(batch, noise, self.num_updates % self.config.policy_delay == 0)
 
     def step(self, batch: Segment, noise: Tensor, with_policy: bool) -> dict[str, Tensor]:
+        rows = batch.rows  # (n, N, ...)
         with torch.no_grad():
             clip = self.config.target_noise_clip
             smoothing = (self.config.target_noise * noise).clamp(-clip, clip)
-            next_action = (self.target_actor(batch.next_obs) + smoothing).clamp(-1, 1)
-            target = n_step(
-                reward=batch.reward,
-                discount=self.config.gamma * ~batch.terminated,
-                next_value=self.target_critic(batch.next_obs, next_action).amin(0),
-                lam=1.0 * ~batch.truncated,
-                n=self.config.n_step,
-            )[0]  # (N,)
-        obs = batch.obs[0]
-        q = self.critic(obs, batch.action[0])  # (2, N)
+            next_action = (self.target_actor(rows.next_obs) + smoothing).clamp(-1, 1)
+            target = segment_return(
+                reward=rows.reward,
+                discount=self.config.gamma * ~rows.terminated,
+                next_value=self.target_critic(rows.next_obs, next_action).amin(0),
+                lam=1.0 * ~rows.truncated,
+            )  # (N,)
+        obs = batch.obs
+        q = self.critic(obs, batch.action)  # (2, N)
         q_loss = (q - target).square().mean(-1).sum()
         grad_norm = self.critic_optimizer.minimize(q_loss, self.config.learning_rate)
         metrics = {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}

@@ -4,11 +4,11 @@ import contextlib
 import mmap
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from zoo.buffers.priorities import SumTree
 from zoo.buffers.rows import allocate, check_memory, exist
@@ -17,34 +17,6 @@ from zoo.protocol import Segment, Transition, map_fields
 from zoo.spec import Array, Spec
 
 TOGETHER = 16  # samples of a replay that are gathered at once
-
-
-class ReplayConfig(Protocol):
-    """The settings of a replay, as fields of an algorithm's Config."""
-
-    @property
-    def capacity(self) -> int:
-        """Transitions kept."""
-
-    @property
-    def batch_size(self) -> int:
-        """Trajectories in a sample."""
-
-    @property
-    def learning_starts(self) -> int:
-        """Steps before the first sample."""
-
-    @property
-    def train_every(self) -> int:
-        """Steps between samples, all environments together."""
-
-    @property
-    def num_updates(self) -> int:
-        """Samples each time."""
-
-    @property
-    def n_step(self) -> int:
-        """Rows of each trajectory."""
 
 
 STORED = tuple(name for name in Transition._fields if name != "next_obs")
@@ -58,7 +30,7 @@ def record_of(spec: Spec) -> np.dtype[np.void]:
     return np.dtype([*fields, ("startable", np.bool_)], align=True)
 
 
-def fields_of(records: Array, next_obs: Array) -> Transition:
+def fields_of(records: Array, next_obs: Array) -> Transition[Array]:
     """Records and their successors as a Transition whose arrays share their memory."""
     return Transition(next_obs=next_obs, **{name: records[name] for name in STORED})
 
@@ -82,6 +54,12 @@ def opaque(records: Array) -> Array:
     return records.view(f"V{records.itemsize}")
 
 
+def part_of(segment: Segment, which: slice) -> Segment:
+    """Some of its trajectories."""
+    rows, *others = segment
+    return Segment(map_fields(lambda field: field[:, which], rows), *(each[which] for each in others))
+
+
 class _Gathered:
     """Memory that `count` samples, each of N trajectories of n rows, are gathered into, and the segments that read it.
 
@@ -92,14 +70,13 @@ class _Gathered:
         shape = (n, count * size)
         self.slots, self.after = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self.records, self.successors = np.zeros(shape, dtype), np.zeros(shape, dtype)
-        self.weight = np.zeros(count * size, np.float32)
+        self.weight, self.error = np.zeros((2, count * size), np.float32)
         fields = fields_of(self.records, self.successors["obs"])
         flat = map_fields(lambda field: field.reshape(-1, *field.shape[2:]), fields)  # views, too
-        parts = [slice(start, start + size) for start in range(0, count * size, size)]
-        self.segments = [
-            Segment(*map(torch.from_numpy, [*(x[:, part] for x in fields), self.weight[part], self.slots[0, part]]))
-            for part in parts
-        ]
+        whole = Segment(
+            map_fields(torch.from_numpy, fields), *map(torch.from_numpy, (self.weight, self.slots[0], self.error))
+        )
+        self.segments = [part_of(whole, slice(start, start + size)) for start in range(0, count * size, size)]
         self._to = opaque(self.records), opaque(self.successors)
         self._flat = self.slots.reshape(-1), flat.next_obs, flat.terminated, flat.truncated
         self._startable = self.successors["startable"].reshape(-1)
@@ -120,15 +97,17 @@ class _Gathered:
 
 class ReplayBuffer:
     """The last `capacity // num_envs` transitions of each environment (`n_step`, if that is more), however short its
-    episodes; `num_updates` samples of them for every `train_every` steps.
+    episodes; once there are more than `learning_starts`, `num_updates` samples of them for every `train_every` steps,
+    all environments together. A sample is `batch_size` trajectories of `n_step` rows.
 
     Each observation is stored once: a column is the stream of one environment's observations, and the successor of a
     row is the next row's observation. Only where an episode ended, that is the first of another: the final observation
     stands in a second array, which takes memory only there.
 
     Sampling is uniform with replacement, or proportional to priority^`priority_exponent` (Schaul et al. 2016, section
-    3.3) where that is above 0; then `reprioritize` must follow each update. The weight of a sample is then what undoes
-    all of the bias, relative to the largest in the batch, min_j P(j) / P(i); to the power of β it undoes a part of it.
+    3.3) where that is above 0; then each update must write its TD errors into `error`. The weight of a sample is then
+    what undoes all of the bias, relative to the largest in the batch, min_j P(j) / P(i); to the power of β it undoes a
+    part of it.
     """
 
     # The finals come after the records, which say whose they are.
@@ -139,20 +118,26 @@ class ReplayBuffer:
         self,
         spec: Spec,
         num_envs: int,
-        config: ReplayConfig,
         generator: Generator,
         *,
+        capacity: int,
+        batch_size: int,
+        learning_starts: int = 0,
+        train_every: int = 1,
+        num_updates: int = 1,
+        n_step: int = 1,
         priority_exponent: float = 0.0,
     ) -> None:
-        self.spec, self.num_envs, self.config = spec, num_envs, config
-        self.num_steps = max(config.train_every // num_envs, 1)
+        self.spec, self.num_envs, self.batch_size, self.n_step = spec, num_envs, batch_size, n_step
+        self.learning_starts, self.train_every, self.num_updates = learning_starts, train_every, num_updates
+        self.num_steps = max(train_every // num_envs, 1)
         self.rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
-        num_rows = max(config.capacity // num_envs, config.n_step) + 1  # one more for the newest successor
+        num_rows = max(capacity // num_envs, n_step) + 1  # one more for the newest successor
         self.num_slots = num_rows * num_envs
         row_bytes = replay_bytes(spec, prioritized=priority_exponent > 0)
         check_memory("a replay", self.num_slots, row_bytes, "capacity")
-        together = 2 * TOGETHER * config.n_step  # with their successors
-        check_memory("a sample", config.batch_size * together, row_bytes, "batch_size", each=together)
+        together = 2 * TOGETHER * n_step  # with their successors
+        check_memory("a sample", batch_size * together, row_bytes, "batch_size", each=together)
         self._records = np.zeros(self.num_slots, record_of(spec))
         self._startable = self._records["startable"]  # which slots hold a whole transition
         self._final = sparse((self.num_slots, *spec.obs_shape), spec.obs_dtype)  # by the slot that ended its episode
@@ -165,7 +150,7 @@ class ReplayBuffer:
         self._stored = self._unlearned = 0
         self._priorities = SumTree(self.num_slots, priority_exponent) if priority_exponent else None
 
-    def add(self, transition: Transition, alive: Array) -> None:
+    def add(self, transition: Transition[Array], alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
         for name in STORED:
             self._row[name] = getattr(transition, name)
@@ -190,14 +175,14 @@ class ReplayBuffer:
         inside = (
             (self._next >= 0) & (self._next < self.num_slots) & (self._next % self.num_envs == np.arange(self.num_envs))
         )
-        due = self._unlearned >= self.config.train_every  # which is no state between steps
+        due = self._unlearned >= self.train_every  # which is no state between steps
         counts = 0 <= self._unlearned <= self._stored and not due and self._used <= self.num_slots
         any_left = self._startable[: self._used].any() == (self._stored > 0)
         rows = self.contents._replace(next_obs=self.finals["obs"])
         return bool(inside.all()) and counts and any_left and exist(rows, self.spec)
 
     @property
-    def contents(self) -> Transition:
+    def contents(self) -> Transition[Array]:
         """The rows in use, without their successors."""
         return fields_of(self._records[: self._used], np.zeros(0))
 
@@ -233,19 +218,19 @@ class ReplayBuffer:
 
     def batches(self) -> Iterator[Segment]:
         """The samples that are due, each (n, N, ...)."""
-        if self._stored <= self.config.learning_starts:
-            self._unlearned %= self.config.train_every
+        if self._stored <= self.learning_starts:
+            self._unlearned %= self.train_every
             return
-        while self._unlearned >= self.config.train_every:
-            self._unlearned -= self.config.train_every
+        while self._unlearned >= self.train_every:
+            self._unlearned -= self.train_every
             # Each update changes the priorities that the next sample is drawn by.
             together = TOGETHER if self._priorities is None else 1
-            for done in range(0, self.config.num_updates, together):
-                yield from self.samples(min(together, self.config.num_updates - done))
+            for done in range(0, self.num_updates, together):
+                yield from self.samples(min(together, self.num_updates - done))
 
     def num_batches(self, total_steps: int) -> int:
         """How many samples are due in so many steps."""
-        return max(total_steps - self.config.learning_starts, 0) // self.config.train_every * self.config.num_updates
+        return max(total_steps - self.learning_starts, 0) // self.train_every * self.num_updates
 
     def metrics(self) -> dict[str, float]:
         """None: every step is kept until `capacity` newer ones have come."""
@@ -258,8 +243,7 @@ class ReplayBuffer:
     def samples(self, count: int) -> list[Segment]:
         """That many samples, which takes little longer than one, in memory that the next call reuses."""
         if count not in self._gathered:
-            sizes = self.config.n_step, self.config.batch_size, count
-            self._gathered[count] = _Gathered(self._records.dtype, *sizes)
+            self._gathered[count] = _Gathered(self._records.dtype, self.n_step, self.batch_size, count)
         gathered = self._gathered[count]
         rows = gathered.slots
         rows[0], gathered.weight[:] = self._draw(rows.shape[1])
@@ -269,10 +253,10 @@ class ReplayBuffer:
             rows[row] = np.where(self._startable[following], following, rows[row - 1])
         return gathered.gather(self._opaque[0], self._final, self.num_envs)
 
-    def reprioritize(self, slots: Tensor, error: Tensor) -> None:
-        """Set the priorities of sampled slots, (N,), to their absolute TD errors, (N,)."""
+    def learned(self, batch: Segment) -> None:
+        """The learner has made one update on `batch`: its absolute TD errors become priorities."""
         if self._priorities is not None:
-            self._priorities.set(slots.cpu().numpy(), error.abs().cpu().numpy())
+            self._priorities.set(batch.slot.cpu().numpy(), batch.error.abs().cpu().numpy())
 
     def _draw(self, count: int) -> tuple[Array, Array | float]:
         """Slots to start from, (count,), and their weights, which may be one for all."""

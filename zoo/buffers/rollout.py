@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from zoo.buffers.rows import allocate, check_memory, exist
 from zoo.protocol import Transition, map_fields
@@ -28,7 +29,7 @@ class _Columns:
         self._filled = np.zeros(num_envs, np.int64)
         self._taken = self._unused = 0  # steps, and those of them that were dropped, since the last report
 
-    def add(self, transition: Transition, alive: Array) -> None:
+    def add(self, transition: Transition[Array], alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
         take = alive & (self._filled < self.num_steps)
         first = int(self._filled[0])
@@ -55,6 +56,9 @@ class _Columns:
         self._unused += int(self._filled[columns].sum())
         self._filled[columns] = 0
 
+    def learned(self, batch: Transition[Tensor]) -> None:
+        """The learner has made one update: nothing depends on it."""
+
     def num_batches(self, total_steps: int) -> int:
         """How many rollouts fill in so many steps."""
         return total_steps // self._rows.reward.size
@@ -80,7 +84,7 @@ class RolloutBuffer(_Columns):
         """Whether a rollout has begun."""
         return bool(self._filled.any())
 
-    def batches(self) -> Iterator[Transition]:
+    def batches(self) -> Iterator[Transition[Tensor]]:
         """The rollout, (T, B, ...), once it is full; its memory is reused by the next."""
         if self._due():
             self._filled[:] = 0

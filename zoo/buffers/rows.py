@@ -6,10 +6,10 @@ from gymnasium import spaces
 
 from zoo.errors import UserError
 from zoo.protocol import Transition
-from zoo.spec import Spec
+from zoo.spec import Array, Spec
 
 
-def allocate(spec: Spec, *shape: int) -> Transition:
+def allocate(spec: Spec, *shape: int) -> Transition[Array]:
     """Zeroed arrays for transitions of `spec`, each with the leading `shape`."""
     return Transition(
         obs=np.zeros((*shape, *spec.obs_shape), spec.obs_dtype),
@@ -22,7 +22,7 @@ def allocate(spec: Spec, *shape: int) -> Transition:
     )
 
 
-def exist(rows: Transition, spec: Spec) -> bool:
+def exist(rows: Transition[Array], spec: Spec) -> bool:
     """Whether the discrete actions and observations of `rows` are among those of `spec`."""
     choices = [] if isinstance(spec.action_space, spaces.Box) else [(rows.action, np.array(spec.action_sizes))]
     if isinstance(spec.observation_space, spaces.Discrete):

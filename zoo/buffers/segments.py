@@ -2,11 +2,10 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from zoo.buffers.replay import ReplayBuffer
 from zoo.buffers.rollout import _Columns
@@ -28,11 +27,11 @@ class SegmentBuffer(_Columns):
         super().__init__(spec, num_envs, num_steps)
         self.pending = True  # until there was one
         self.replayed = replayed
-        # Samples follow fresh segments, and are never due by themselves.
-        config = SegmentReplay(capacity=capacity, batch_size=num_envs, n_step=num_steps, train_every=sys.maxsize)
-        self.replay = ReplayBuffer(spec, num_envs, config, generator) if replayed else None
+        # As many segments as there are columns, whenever asked; none is due by itself.
+        sizes = {"capacity": capacity, "batch_size": num_envs, "n_step": num_steps, "train_every": sys.maxsize}
+        self.replay = ReplayBuffer(spec, num_envs, generator, **sizes) if replayed else None
 
-    def add(self, transition: Transition, alive: Array) -> None:
+    def add(self, transition: Transition[Array], alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
         super().add(transition, alive)
         if self.replay is not None:
@@ -44,7 +43,7 @@ class SegmentBuffer(_Columns):
         if self.replay is not None:
             self.replay.cut(columns)
 
-    def batches(self) -> Iterator[Transition]:
+    def batches(self) -> Iterator[Transition[Tensor]]:
         """The full columns, (T, full, ...), and replayed segments, (T, B, ...)."""
         if not self._due():
             return
@@ -55,7 +54,7 @@ class SegmentBuffer(_Columns):
         yield self._tensors if full.all() else map_fields(lambda field: field[:, columns], self._tensors)
         for _ in range(self.replayed):
             assert self.replay is not None
-            yield Transition(*self.replay.sample()[: len(Transition._fields)])
+            yield self.replay.sample().rows
 
     def num_batches(self, total_steps: int) -> int:
         """How many segments of all columns fill in so many steps, and the replayed ones."""
@@ -63,15 +62,3 @@ class SegmentBuffer(_Columns):
 
     def _due(self) -> bool:
         return bool((self._filled == self.num_steps).any())
-
-
-@dataclass(frozen=True)
-class SegmentReplay:
-    """The settings of a SegmentBuffer's replay: as many segments as there are columns, whenever asked."""
-
-    capacity: int
-    batch_size: int
-    n_step: int
-    learning_starts: int = 0
-    train_every: int = 1
-    num_updates: int = 1

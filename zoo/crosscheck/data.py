@@ -32,7 +32,7 @@ class Record(BaseCallback):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: list[Transition] = []
+        self.rows: list[Transition[Tensor]] = []
         self.targets: dict[str, Tensor] = {}
         self.obs: Any = None  # before each step
 
@@ -57,12 +57,12 @@ class Record(BaseCallback):
         if buffer is not None:
             self.targets = {key: torch.from_numpy(getattr(buffer, key).copy()) for key in ("advantages", "returns")}
 
-    def transitions(self) -> Transition:
+    def transitions(self) -> Transition[Tensor]:
         """(T, B, ...)."""
         return Transition(*(torch.stack(field) for field in zip(*self.rows, strict=True)))
 
 
-def record(twins: Twins) -> tuple[Transition, dict[str, Tensor]]:
+def record(twins: Twins) -> tuple[Transition[Tensor], dict[str, Tensor]]:
     """A rollout of their model, nothing learned from it, and their targets."""
     callback = Record()
     with patch.object(twins.model, "train", lambda *args, **kwargs: None):
@@ -111,12 +111,12 @@ def targets(name: str, title: str, env: Callable[[], Any], **settings: Any) -> I
         theirs = twins.model.replay_buffer._get_samples(np.arange(len(rows.reward)))
         loss = "smooth_l1_loss" if name == "dqn" else "mse_loss"
         with (
-            captured(import_module(type(twins.algo).__module__), "n_step") as found,
+            captured(import_module(type(twins.algo).__module__), "segment_return") as found,
             patch.object(F, loss, wraps=getattr(F, loss)) as called,
         ):
             update_both(twins, batch, theirs, count=1)
         expected = called.call_args_list[0].args[1][:, 0]  # of (prediction, target); theirs goes first
-    yield Check(name, 1, "SB3", f"{title}: TD targets", distance(found[0][0], expected), TOLERANCE)
+    yield Check(name, 1, "SB3", f"{title}: TD targets", distance(found[0], expected), TOLERANCE)
 
 
 def on_policy(name: str) -> Iterator[Check]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zoo import registry
 from zoo.crosscheck import Check
 from zoo.crosscheck.sb3 import precision
-from zoo.crosscheck.updates import BOX, DISCRETE, ENVS, NOW, OBS, STEPS, as_segment, rollout, world
+from zoo.crosscheck.updates import BOX, DISCRETE, ENVS, NOW, OBS, STEPS, as_segment, drawn, rollout, world
 from zoo.parts.policies import EpsilonGreedy
 from zoo.parts.targets import vtrace
 from zoo.protocol import Segment, Transition, map_fields
@@ -56,11 +56,10 @@ def make(name: str, action: Any, **settings: Any) -> Any:
     """An entry in the default dtype."""
     config = registry.load_class(name).Config(**settings)
     algo: Any = registry.make(name, Spec(OBS, action), config, SeedSequence(0))
-    algo.make_buffer(Spec(OBS, action), ENVS)
     return algo.to(torch.get_default_dtype())
 
 
-def tabular(seed: int, actions: Callable[[Tensor], Tensor]) -> Transition:
+def tabular(seed: int, actions: Callable[[Tensor], Tensor]) -> Transition[Tensor]:
     """Random transitions between states, (T, B, 1), whose actions are what `actions` chooses in each state."""
     g, shape = torch.Generator().manual_seed(seed), (STEPS, ENVS)
     stream = torch.randint(STATES, (STEPS + 1, ENVS, 1), generator=g)
@@ -243,23 +242,21 @@ def trajectories(g: torch.Generator, n: int) -> Segment:
     rows = world(g)
     rows = rows._replace(action=2 * torch.rand(STEPS, ENVS, *BOX.shape, generator=g) - 1)
     runs = range(STEPS - n + 1)
-    fields = map_fields(lambda field: torch.cat([field[t : t + n] for t in runs], 1), rows)
-    count = len(runs) * ENVS
-    return Segment(**fields._asdict(), weight=torch.ones(count), slot=torch.arange(count))
+    return drawn(map_fields(lambda field: torch.cat([field[t : t + n] for t in runs], 1), rows))
 
 
 def soft_return(algo: Any, batch: Segment, noise: Tensor, i: int) -> Tensor:
     """Rewards and entropy of sample i, discounted, step by step, until its trajectory ends, and what follows there."""
-    total, weight, n = torch.zeros(()), 1.0, len(noise)
+    total, weight, n, rows = torch.zeros(()), 1.0, len(noise), batch.rows
     for t in range(n):
-        total = total + weight * batch.reward[t, i]
-        if batch.terminated[t, i]:
+        total = total + weight * rows.reward[t, i]
+        if rows.terminated[t, i]:
             break
         weight *= GAMMA
-        action, log_prob = algo.actor(batch.next_obs[t, i][None]).sample(noise[t, i][None])
+        action, log_prob = algo.actor(rows.next_obs[t, i][None]).sample(noise[t, i][None])
         total = total - weight * algo.config.alpha * log_prob[0]
-        if batch.truncated[t, i] or t == n - 1:
-            total = total + weight * algo.target_critic(batch.next_obs[t, i][None], action).min()
+        if rows.truncated[t, i] or t == n - 1:
+            total = total + weight * algo.target_critic(rows.next_obs[t, i][None], action).min()
             break
     return total
 
@@ -275,7 +272,7 @@ def sac() -> Iterator[Check]:
             noise = algo.actor.noise(n, len(batch.slot), generator=g)
             with torch.no_grad():
                 target = torch.stack([soft_return(algo, batch, noise, i) for i in range(len(batch.slot))])
-                q = algo.critic(batch.obs[0], batch.action[0])
+                q = algo.critic(batch.obs, batch.action)
                 expected = sum(0.5 * (each - target).square().mean() for each in q)
             difference = (algo.update(batch, NOW)["q_loss"] - expected).abs().item()
         yield Check("sac", 2, "naive sum", f"soft returns of {n} step{'s' * (n > 1)}", difference, TOLERANCE)

@@ -168,7 +168,6 @@ def make(name: str, env: Callable[[], gym.Env[Any, Any]], num_envs: int = 1, **s
     model.set_logger(Logger(folder=None, output_formats=[]))
     spec = Spec(vector.observation_space, vector.action_space, scale_actions=resolved.run.scale_actions)
     algo: Any = registry.make(name, spec, resolved.config, SeedSequence(0))
-    algo.make_buffer(spec, num_envs)
     if torch.get_default_dtype() == torch.float64:
         algo.double()
         model.policy.double()

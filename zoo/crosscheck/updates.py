@@ -26,7 +26,7 @@ TOLERANCES = {torch.float32: (1e-6, 1e-5), torch.float64: (1e-10, 1e-10)}
 STEPS, ENVS, SAMPLES = 8, 4, 32
 
 
-def world(g: Generator) -> Transition:
+def world(g: Generator) -> Transition[Tensor]:
     """Random transitions with ends of both kinds, (T, B, ...); actions and log-probabilities are zeros."""
     shape = STEPS, ENVS
     stream, final = torch.randn(STEPS + 1, ENVS, 5, generator=g), torch.randn(*shape, 5, generator=g)
@@ -37,7 +37,7 @@ def world(g: Generator) -> Transition:
     return Transition(stream[:-1], zeros, reward, next_obs, terminated, truncated, zeros)
 
 
-def rollout(algo: Any, g: Generator) -> Transition:
+def rollout(algo: Any, g: Generator) -> Transition[Tensor]:
     """The same with actions of the present policy."""
     batch = world(g)
     with torch.no_grad():
@@ -48,7 +48,7 @@ def rollout(algo: Any, g: Generator) -> Transition:
         return batch._replace(action=action, log_prob=policy.log_prob(action))
 
 
-def fill(model: Any, batch: Transition) -> None:
+def fill(model: Any, batch: Transition[Tensor]) -> None:
     """Their rollout buffer as their collect_rollouts would leave it: a truncation adds γ V(final) to its reward."""
     buffer, dtype = model.rollout_buffer, batch.obs.numpy().dtype
     with torch.no_grad():
@@ -80,11 +80,15 @@ def update_on_policy(twins: Twins, count: int) -> None:
     twins.algo.update(batch, NOW)
 
 
-def as_segment(batch: Transition) -> Segment:
+def as_segment(batch: Transition[Tensor]) -> Segment:
     """The rows of a rollout, (T, B, ...), as a replay sample of single transitions, (1, TB, ...)."""
-    rows = map_fields(lambda field: field.flatten(0, 1)[None], batch)
-    count = rows.reward.numel()
-    return Segment(**rows._asdict(), weight=torch.ones(count), slot=torch.arange(count))
+    return drawn(map_fields(lambda field: field.flatten(0, 1)[None], batch))
+
+
+def drawn(rows: Transition[Tensor]) -> Segment:
+    """Rows, (n, N, ...), as a sample of a uniform replay."""
+    count = rows.reward.shape[1]
+    return Segment(rows, weight=torch.ones(count), slot=torch.arange(count), error=torch.zeros(count))
 
 
 def sample(twins: Twins) -> Segment:
@@ -98,15 +102,15 @@ def sample(twins: Twins) -> Segment:
     terminated = torch.rand(shape, generator=g) < 0.2
     truncated = ~terminated & (torch.rand(shape, generator=g) < 0.2)
     reward, unused = torch.randn(shape, generator=g), torch.zeros(shape)
-    slots = torch.zeros(SAMPLES, dtype=torch.int64)
-    return Segment(obs, action, reward, next_obs, terminated, truncated, unused, torch.ones(SAMPLES), slots)
+    return drawn(Transition(obs, action, reward, next_obs, terminated, truncated, unused))
 
 
 def theirs(batch: Segment) -> ReplayBufferSamples:
     """The same sample as they hold it: a truncation is not an end."""
-    action = batch.action[0].reshape(len(batch.slot), -1)
-    done = batch.terminated[0].to(batch.obs.dtype)[:, None]
-    return ReplayBufferSamples(batch.obs[0], action, batch.next_obs[0], done, batch.reward[0][:, None])
+    action = batch.action.reshape(len(batch.slot), -1)
+    rows = map_fields(lambda field: field[0], batch.rows)
+    done = rows.terminated.to(rows.obs.dtype)[:, None]
+    return ReplayBufferSamples(rows.obs, action, rows.next_obs, done, rows.reward[:, None])
 
 
 def update_off_policy(twins: Twins, count: int) -> None:
@@ -118,7 +122,7 @@ def update_off_policy(twins: Twins, count: int) -> None:
 def update_both(twins: Twins, batch: Segment, samples: ReplayBufferSamples, count: int) -> None:
     """One update of each from its own record of the same sample, with the same noise in both."""
     twins.model.replay_buffer = SimpleNamespace(sample=lambda size, env=None: samples)
-    draws = [torch.randn(batch.action[0].shape, generator=twins.generator) for _ in range(2)]
+    draws = [torch.randn(batch.action.shape, generator=twins.generator) for _ in range(2)]
     if twins.name == "td3":
         twins.algo.step = partial(_with_noise, type(twins.algo).step, twins.algo, count)
     if twins.name == "sac":
@@ -137,7 +141,7 @@ def _with_noise(step: Any, algo: Any, seed: int, batch: Segment, noise: Tensor, 
     """TD3's step with the noise that theirs drew from the global stream."""
     torch.manual_seed(seed)
     scale = algo.config.target_noise
-    drawn = torch.empty_like(batch.action[0]).normal_(0, scale) / scale
+    drawn = torch.empty_like(batch.action).normal_(0, scale) / scale
     return step(algo, batch, drawn[None], with_policy)
 
 

@@ -58,6 +58,11 @@ def n_step(*, reward: Tensor, discount: Tensor, next_value: Tensor, lam: Tensor,
     return target
 
 
+def segment_return(*, reward: Tensor, discount: Tensor, next_value: Tensor, lam: Tensor) -> Tensor:
+    """The n-step return of the first of n rows, (B,): of the transition that a segment of a replay starts with."""
+    return n_step(reward=reward, discount=discount, next_value=next_value, lam=lam, n=len(reward))[0]
+
+
 def standardize(advantage: Tensor) -> Tensor:
     """Advantages less their mean, over their standard deviation (ddof 1); a single one, which has none, as it is."""
     if advantage.numel() < 2:

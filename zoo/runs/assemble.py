@@ -15,7 +15,8 @@ from zoo.envs.autoreset import autoreset_mode
 from zoo.envs.envs import Envs
 from zoo.envs.make import EnvLike, vectorize
 from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
-from zoo.protocol import Algorithm, Buffer, Source
+from zoo.errors import UserError
+from zoo.protocol import Algorithm, Buffer, Discounted, Source
 from zoo.settings import Settings
 from zoo.spec import Spec
 from zoo.storage.agent import Agent
@@ -34,7 +35,8 @@ def assemble(
     else:
         algo, source, buffer, spec = _remote(settings, env, make_stream, train_stream)
         obs_normalizer = None
-    compile_step(algo, buffer, settings.run.compile, settings.run.total_steps)
+    size = {"total_steps": settings.run.total_steps, "num_envs": source.num_envs}
+    compile_step(algo, buffer, settings.run.compile, **size)
     return Learner(algo, source, buffer), Agent(settings.algorithm, algo, spec, obs_normalizer)
 
 
@@ -48,7 +50,7 @@ def _inline(
         train_stream,
         scale_actions=run.scale_actions,
         obs_normalizer=ObsNormalizer(vector.single_observation_space) if run.normalize_obs else None,
-        reward_normalizer=RewardNormalizer(run.num_envs, settings.config.gamma) if run.normalize_reward else None,
+        reward_normalizer=_reward_normalizer(settings) if run.normalize_reward else None,
     )
     algo = registry.make(settings.algorithm, envs.spec, settings.config, make_stream, run.device)
     buffer = algo.make_buffer(envs.spec, envs.num_envs)
@@ -56,6 +58,13 @@ def _inline(
     if run.lag:
         acting = registry.make(settings.algorithm, envs.spec, settings.config, make_stream.spawn(1)[0], run.device)
     return algo, Inline(algo, envs, copy=acting, lag=run.lag), buffer
+
+
+def _reward_normalizer(settings: Settings) -> RewardNormalizer:
+    """What scales rewards. Raises UserError if the algorithm has no discount, which it needs."""
+    if not isinstance(settings.config, Discounted):
+        raise UserError(f"normalize_reward needs a discount, but {settings.algorithm} has no setting 'gamma'")
+    return RewardNormalizer(settings.run.num_envs, settings.config.gamma)
 
 
 def _make(name: str, config: Any, spec: Spec, seeds: SeedSequence) -> Algorithm:

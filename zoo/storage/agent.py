@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zoo import registry
 from zoo.envs.normalize import ObsNormalizer
 from zoo.errors import UserError
-from zoo.protocol import END, Algorithm
+from zoo.protocol import END, Algorithm, Optimizer
 from zoo.spec import Array, Spec
 from zoo.storage.files import Folder, open_folder
 from zoo.storage.state import saved_names
@@ -76,8 +76,9 @@ class Agent(nn.Module):
         return behaviour
 
     def weights(self) -> dict[str, Tensor]:
-        """What acting needs: every parameter and statistic but the optimisers' moments."""
-        return {key: value for key, value in self.state_dict().items() if "optimizer" not in key}
+        """What acting needs: every parameter and statistic but the state of optimisers."""
+        optimizers = tuple(f"{name}." for name, module in self.named_modules() if isinstance(module, Optimizer))
+        return {key: value for key, value in self.state_dict().items() if not key.startswith(optimizers)}
 
     def save(self, path: Path) -> None:
         """Write agent.safetensors and agent.json into the folder at `path`, which is made if it is missing."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.protocol import Algorithm, Checked, Stateful
 from zoo.spec import Array
 
 
@@ -89,13 +90,15 @@ def _wrong(kind: Any, state: Any, path: str) -> UserError:
 def saved_names(value: Any) -> tuple[str, ...]:
     """The attributes that a checkpoint keeps; a TypeError for an object that says nothing about it.
 
-    A module that says nothing has parameters and buffers, and perhaps a `generator`.
+    Of a module that says nothing these are none, besides its parameters and buffers; of an algorithm, its `generator`.
     """
-    default = ("generator",) if hasattr(value, "generator") else ()
-    names: tuple[str, ...] | None = getattr(type(value), "saved", default if isinstance(value, nn.Module) else None)
-    if names is None:
-        raise TypeError(f"{type(value).__name__} names no attributes in `saved`")
-    return names
+    if isinstance(value, Stateful):
+        return value.saved
+    if isinstance(value, Algorithm):
+        return ("generator",)
+    if isinstance(value, nn.Module):
+        return ()
+    raise TypeError(f"{type(value).__name__} names no attributes in `saved`")
 
 
 class Unpacker:
@@ -148,7 +151,7 @@ class Unpacker:
             new = self.restore(old, state[name], f"{path}.{name}", declared(type(like), name))
             if new is not old:
                 setattr(like, name, new)
-        if hasattr(like, "check_state") and not like.check_state():
+        if isinstance(like, Checked) and not like.check_state():
             raise UserError(
                 f"{path} has numbers that contradict each other, or counters that point outside of what it holds"
             )

@@ -19,7 +19,7 @@ import torch
 
 from zoo.errors import UserError
 from zoo.machine import safe_path
-from zoo.protocol import Buffer
+from zoo.protocol import Buffer, Minibatched, Stepwise
 from zoo.storage.untrusted import brief
 
 WORTH_IT = 5000  # steps: compiling takes 5 to 30 s and saves 0.5 to 5 ms a step
@@ -28,16 +28,16 @@ CACHE = "TORCHINDUCTOR_CACHE_DIR"  # the variable that names the folder of torch
 PLAIN = ("CONSTANT_MATCH", "EQUALS_MATCH")  # torch's names for conditions on numbers, text and the like
 
 
-def compile_step(algo: Any, buffer: Buffer, mode: str, total_steps: int) -> bool:
+def compile_step(algo: Any, buffer: Buffer, mode: str, *, total_steps: int, num_envs: int) -> bool:
     """Whether `algo.step` runs compiled from now on.
 
-    `mode` is on, off or auto, which depends on the settings alone, never on a stopwatch: on how many steps the run
-    takes, `algo.steps_per_batch` (or one) for each batch. Where nothing can be compiled, for want of a compiler or of a
-    place for its files, updates run uncompiled with a warning; with `on`, this is a UserError. The step itself does the
-    same if it turns out later.
+    `mode` is on, off or auto, which depends on `count_steps`, so on the settings alone, never on a stopwatch. Where
+    nothing can be compiled, for want of a compiler or of a place for its files, updates run uncompiled with a warning;
+    with `on`, this is a UserError. The step itself does the same if it turns out later.
     """
-    num_steps = buffer.num_batches(total_steps) * getattr(algo, "steps_per_batch", 1)
-    if mode == "off" or not hasattr(algo, "step") or (mode == "auto" and num_steps < WORTH_IT):
+    if mode == "off" or not isinstance(algo, Stepwise):
+        return False
+    if mode == "auto" and count_steps(algo, buffer, total_steps=total_steps, num_envs=num_envs) < WORTH_IT:
         return False
     if not any(map(shutil.which, COMPILERS)):
         _do_without(mode, f"no C++ compiler ({', '.join(COMPILERS)}) is on this machine; install one")
@@ -51,7 +51,13 @@ def compile_step(algo: Any, buffer: Buffer, mode: str, total_steps: int) -> bool
     return True
 
 
-def _compiled(step: MethodType) -> Callable[..., Any]:
+def count_steps(algo: Stepwise, buffer: Buffer, *, total_steps: int, num_envs: int) -> int:
+    """How many times a run calls `algo.step`, roughly."""
+    each = algo.steps_per_batch(num_envs) if isinstance(algo, Minibatched) else 1
+    return buffer.num_batches(total_steps) * each
+
+
+def _compiled(step: Any) -> Callable[..., Any]:
     """`step` as torch compiles it, once it is called; an OSError where torch cannot write."""
     _make_folder()
     with safe_path():  # torch tries in another process what the processor can do
@@ -105,7 +111,8 @@ def _cause(error: BaseException | None) -> BaseException | None:
     """What the machine refused, a file or the C++ compiler's work, behind an error of torch's compiler; or nothing."""
     refusals = (OSError, torch._inductor.exc.CppCompileError)  # a full disk is met by the C++ compiler, too
     while error is not None and not isinstance(error, refusals):
-        error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
+        inner = error.inner_exception if isinstance(error, torch._dynamo.exc.BackendCompilerFailed) else None
+        error = inner or error.__cause__ or error.__context__
     return error
 
 

@@ -65,6 +65,7 @@ class Learner:
                 if device.type != "cpu":
                     batch = map_fields(lambda x: x.to(device), batch)
                 self._count(self.algo.update(batch, Progress(self.step, total_steps)))
+                self.buffer.learned(batch)
                 self.source.learned()
             if self.since_report >= log_every or self.finished(total_steps):
                 report = self._report()
