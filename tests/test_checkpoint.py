@@ -863,3 +863,15 @@ def test_any_plain_value_of_another_type_is_refused_or_trains(
     case: str, halted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_refused_or_trained(case, lambda changes: changes, halted, monkeypatch)
+
+
+@pytest.mark.parametrize("left", ["no folder", "an empty folder"])
+def test_a_finished_run_without_checkpoints_is_not_begun_anew(left: str, tmp_path: Path) -> None:
+    train(tmp_path / "run", "a2c")
+    shutil.rmtree(tmp_path / "run" / FOLDER)
+    if left == "an empty folder":
+        (tmp_path / "run" / FOLDER).mkdir()
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match="run is finished, and has no checkpoint to go on from"):
+        zoo.resume(tmp_path / "run")
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before

@@ -569,8 +569,9 @@ def test_the_second_signal_does_not_wait(tmp_path: Path, tally: Tally, monkeypat
 
     monkeypatch.setattr(stepping.Envs, "step", slow_step)
     began = time.monotonic()
-    with tally.fault(), pytest.raises(KeyboardInterrupt):
+    with tally.fault(), pytest.raises(Interrupted, match="SIGINT a second time: no new checkpoint") as raised:
         train(tmp_path / "run", "a2c")
+    assert raised.value.code == 130
     assert time.monotonic() - began < 10
 
 
@@ -605,6 +606,25 @@ def test_no_environment_outlives_a_killed_run(tmp_path: Path, tally: Tally) -> N
         assert len(children) == 3
         process.kill()
         process.wait()
+        assert not psutil.wait_procs(children, timeout=30)[1]
+
+
+def test_no_environment_that_hangs_outlives_a_killed_run(tmp_path: Path, tally: Tally) -> None:
+    given = {"total_steps": 400, "seed": 1, "num_envs": 2, "vec": "async", "eval_every": 0, "eval_episodes": 0}
+    settings = runs.prepare("dqn", lambda: gym.Env(), given, source="test")
+
+    def make() -> gym.Env[Any, Any]:
+        return gym.wrappers.TimeLimit(Flawed("hangs", tmp_path / "hangs"), 60)
+
+    with tally.fault():
+        pid = in_child(lambda: runs.run(settings, make, out=tmp_path / "run"))
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "hangs").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        children = psutil.Process(pid).children(recursive=True)
+        assert len(children) >= 2
+        os.kill(pid, signal.SIGKILL)
+        exit_code(pid)
         assert not psutil.wait_procs(children, timeout=30)[1]
 
 

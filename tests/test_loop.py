@@ -388,3 +388,21 @@ def test_a_run_that_fails_keeps_its_agent(tmp_path: Path) -> None:
 def test_normalisation_of_observations_needs_floats() -> None:
     with pytest.raises(UserError, match="needs observations of floats"):
         zoo.train("ppo", lambda: RandomEnv(spaces.Discrete(3), spaces.Discrete(2)), **small("ppo", normalize_obs=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"episodes": 0}, "episodes = 0; expected a whole number of at least 1"),
+        ({"episodes": 2.5}, "episodes = 2.5"),
+        ({"num_envs": 0}, "num_envs = 0"),
+        ({"threads": -1}, "threads = -1"),
+        ({"seed": None}, "seed = None; expected a whole number of at least 0"),
+        ({"seed": -1}, "seed = -1"),
+        ({"seed": 1.5}, "seed = 1.5"),
+    ],
+)
+def test_an_evaluation_that_makes_no_sense_is_refused(settings: dict[str, Any], message: str) -> None:
+    agent = zoo.train("a2c", "CartPole-v1", seed=0, total_steps=10, eval_episodes=0)
+    with pytest.raises(zoo.UserError, match=message):
+        zoo.evaluate(agent, "CartPole-v1", **settings)

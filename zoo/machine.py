@@ -1,10 +1,13 @@
 """How training uses the machine: its processor, and processes beside this one."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -63,6 +66,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that stop a run
 def device_of(algo: Any) -> torch.device:
     """The device of an algorithm's parameters."""
     return next(iter(algo.parameters())).device
+
+
+def obey_parent() -> None:
+    """Leave it to the process that started this one when to stop, and end, whatever goes on, once that has ended."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def start_ray(address: str | None, *, num_cpus: int | None = None) -> tuple[Any, bool]:

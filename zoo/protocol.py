@@ -116,8 +116,11 @@ class Source(Protocol):
 
     num_envs: int  # columns of each step
 
-    def step(self, progress: Progress) -> Step:
-        """The next step's transitions; rows that are not `alive` have nothing to add."""
+    def step(self, progress: Progress, on_wait: Callable[[], None] = lambda: None) -> Step:
+        """The next step's transitions; rows that are not `alive` have nothing to add.
+
+        `on_wait` is called again and again while others are waited for; it may end the run by an exception.
+        """
 
     def learned(self) -> None:
         """The learner has made one update."""

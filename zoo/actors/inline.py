@@ -1,5 +1,6 @@
 """Acting in this process, and what all actors share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class Inline:
             load_weights(copy, weights_of(algo))
         envs.reset()
 
-    def step(self, progress: Progress) -> Step:
+    def step(self, progress: Progress, on_wait: Callable[[], None] = lambda: None) -> Step:
         step = act_and_step(self.actor, self.envs, progress, self.device)
         if len(self.broken):
             step, self.broken = step._replace(broken=self.broken), NONE

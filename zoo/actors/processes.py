@@ -2,7 +2,6 @@
 
 import contextlib
 import multiprocessing
-import signal
 import time
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from zoo.actors.inline import weights_of
 from zoo.actors.remote import Collected, Failure, Job, Worker, failure
 from zoo.buffers.rows import allocate
 from zoo.errors import UserError
-from zoo.machine import safe_path
+from zoo.machine import obey_parent, safe_path
 from zoo.protocol import Algorithm, Transition
 from zoo.spec import Spec
 
@@ -124,8 +123,7 @@ class Processes:
 
 def run_actor(job: Job, weights: Weights, memory: Memory, pipe: Connection) -> None:
     """An actor process: answer requests until the pipe closes."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the learner decides when to stop
-        signal.signal(number, signal.SIG_IGN)
+    obey_parent()
     slots = [Transition(*(field.numpy() for field in rows)) for rows in memory.rows]
     try:
         worker = Worker(job, memory.taken.numpy())

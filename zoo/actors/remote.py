@@ -5,6 +5,7 @@ by weights that lag behind; its learner never waits for a slow actor. An on-poli
 fills its columns of one rollout with the newest weights, and the learner waits for all of them, so its lag is 0.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from zoo.taxonomy import Data
 
 OUTSTANDING = 2  # segments that an off-policy actor may be asked for ahead, so that it never idles
 MAX_RESTARTS = 3  # of each actor: a lost node takes several at once
+PATIENCE = 0.5  # seconds between two looks at whether the run is to be stopped
 TIMEOUT = 120.0  # seconds in which no actor that is waited for takes a step
 
 
@@ -156,8 +158,10 @@ class Remote:
         self.unheard: set[int] = set()  # actors that have delivered nothing since they were started
         self.quiet: list[int] = []  # the counts of steps when nothing had come for TIMEOUT seconds
         self.dirty = self.fresh = True
+        self.on_wait: Callable[[], None] = lambda: None
 
-    def step(self, progress: Progress) -> Step:
+    def step(self, progress: Progress, on_wait: Callable[[], None] = lambda: None) -> Step:
+        self.on_wait = on_wait
         while not self.queue:
             self._refill(progress)
         step, versions = self.queue.popleft()
@@ -219,7 +223,7 @@ class Remote:
 
     def _hear(self, waited: list[int], step: int) -> list[Collected]:
         """What comes next, perhaps nothing; actors that died are replaced, and asked again if they are `waited` for."""
-        answers = self.backend.ready(TIMEOUT)
+        answers = self._listen()
         if answers:
             self.quiet = []
         else:
@@ -232,6 +236,13 @@ class Remote:
             else:
                 self._replace(each, step, asked=each in waited)
         return collected
+
+    def _listen(self) -> list["Collected | int"]:
+        """What comes within TIMEOUT seconds. Nothing is half done meanwhile: the learner may be stopped, or saved."""
+        until = time.monotonic() + TIMEOUT
+        while not (answers := self.backend.ready(min(TIMEOUT, PATIENCE))) and time.monotonic() < until:
+            self.on_wait()
+        return answers
 
     def _check_progress(self, waited: list[int]) -> None:
         """Raise ActorError if none of the actors has taken a step since nothing came the last time."""

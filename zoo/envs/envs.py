@@ -107,6 +107,8 @@ class Envs:
         self.actions.append(decoded)
         out = self._advance(decoded)
         self.lengths += out.alive
+        if self.mode is AutoresetMode.NEXT_STEP:
+            out = out._replace(reward=np.where(out.alive, out.reward, 0.0))
         self._check_reward(out.reward, numbers, decoded)
         next_obs = self._encode(out.next_obs, numbers, decoded)
         self.returns += out.reward * out.alive

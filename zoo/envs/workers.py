@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import signal
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +9,13 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv
 
-from zoo.machine import SIGNALS
+from zoo.machine import obey_parent
 
 
 def _in_worker(factory: Callable[[], gym.Env[Any, Any]], learner: int) -> gym.Env[Any, Any]:
     """Make an environment; in a process other than the `learner`'s, leave it to that one to decide when to stop."""
     if os.getpid() != learner:  # gymnasium makes one here, too, to see its spaces
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        obey_parent()
     return factory()
 
 

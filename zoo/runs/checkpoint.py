@@ -60,7 +60,7 @@ def load(run: Folder, state: dict[str, Any], device: torch.device | str = "cpu")
     A UserError where none is whole, or where it does not fit the run.
     """
     if not run.exists(FOLDER):
-        return 0, [NO_CHECKPOINT]
+        return _nothing(run)
     warnings: list[str] = []
     with run.folder(FOLDER) as folder:
         entries = _entries(folder)
@@ -76,8 +76,15 @@ def load(run: Folder, state: dict[str, Any], device: torch.device | str = "cpu")
             _restore(folder, entry["file"], state, device)
             return entry["step"], warnings
     if not entries:
-        return 0, [NO_CHECKPOINT]
+        return _nothing(run)
     raise UserError("; ".join([*warnings, "but there is none"]))
+
+
+def _nothing(run: Folder) -> tuple[int, list[str]]:
+    """What `load` returns where there is no checkpoint. Raises UserError if the run came to its end all the same."""
+    if run.exists("final"):
+        raise UserError(f"{run.path} is finished, and has no checkpoint to go on from; train anew with another --out")
+    return 0, [NO_CHECKPOINT]
 
 
 def _check_digest(folder: Folder, entry: dict[str, Any]) -> None:

@@ -86,7 +86,7 @@ def settings_of(path: Path) -> dict[str, Any]:
     with open_folder(path) as folder:
         data = read_json(folder, CONFIG)
     names = [data.get("algorithm"), data.get("env")] if isinstance(data, dict) else [None]
-    if not all(isinstance(name, str) and len(name) <= 100 for name in names):
+    if not all(isinstance(name, str) and len(name) <= 1000 for name in names):
         raise UserError(f"{path / CONFIG} does not describe a run: it names no algorithm and environment")
     registry.get(data["algorithm"])
     return data

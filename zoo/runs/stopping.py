@@ -97,7 +97,8 @@ class Keeper(Stopper):
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # The second one does not wait for the end of a step; but a closing terminal may send several.
         if self.signal is not None and number != signal.SIGHUP:
-            raise KeyboardInterrupt
+            again = f"{signal.Signals(number).name} a second time"
+            raise Interrupted(number, f"{again}: no new checkpoint; go on with: zoo run --resume {self.folder.path}")
         self.signal = self.signal or number
 
     def on_step(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 from typing import Any
 
 import gymnasium as gym
@@ -65,8 +66,11 @@ def evaluate(
     fastest with one, and where other processes share the cores several are many times slower. `on_step` is called
     between steps, and may end the evaluation by an exception.
     """
-    if episodes < 1:
-        raise UserError(f"episodes = {episodes}; expected at least 1")
+    for name, value, least in (("episodes", episodes, 1), ("num_envs", num_envs, 1), ("threads", threads, 1)):
+        if not isinstance(value, Integral) or value < least:
+            raise UserError(f"{name} = {value!r}; expected a whole number of at least {least}")
+    if not isinstance(seed, SeedSequence) and not (isinstance(seed, Integral) and int(seed) >= 0):
+        raise UserError(f"seed = {seed!r}; expected a whole number of at least 0")
     seeds = seed if isinstance(seed, SeedSequence) else SeedSequence(seed, spawn_key=(EVALUATION,))
     vector = vectorize(env, 1 if isinstance(env, gym.Env) else min(num_envs, episodes))
     envs = Envs(vector, seeds, scale_actions=agent.spec.scale_actions)

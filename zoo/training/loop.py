@@ -53,7 +53,7 @@ class Learner:
         device = device_of(self.algo)
         while not self.finished(total_steps):
             on_step()
-            transition, alive, ended, broken = self.source.step(Progress(self.step, total_steps))
+            transition, alive, ended, broken = self.source.step(Progress(self.step, total_steps), on_step)
             if len(broken):
                 self.buffer.cut(broken)
             self.episodes += ended
