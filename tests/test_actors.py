@@ -189,9 +189,7 @@ def test_an_error_in_an_actor_reaches_the_learner_as_text() -> None:
         source.close()
 
 
-FAILED = r"actor 0 failed: EnvError: environment 0 failed in step \d of .* seed \d+, given action .*: ZeroDivisionError: "
-    r"actor 0 failed: EnvError: environment 0 failed in step 3 of .* seed \d+, given action .*: ZeroDivisionError: no"
-)
+FAILED = r"actor 0 failed: EnvError: environment 0 failed in step \d of .* seed \d+, given action .*: ZeroDivisionError"
 
 
 def test_an_environment_that_fails_in_an_actor_has_its_own_exit_code() -> None:
