@@ -189,7 +189,7 @@ def test_an_error_in_an_actor_reaches_the_learner_as_text() -> None:
         source.close()
 
 
-FAILED = r"actor 0 failed: EnvError: environment 0 failed in step \d of .* seed \d+, given action .*: ZeroDivision"
+FAILED = r"actor 0 failed: EnvError: environment 0 failed in step \d of .* seed \d+, given action .*: ZeroDivisionError"
 
 
 def test_an_environment_that_fails_in_an_actor_has_its_own_exit_code() -> None:
@@ -547,8 +547,8 @@ def test_a_run_can_be_stopped_while_it_waits_for_actors(name: str) -> None:
         if all(backend.taken([0])):  # its environments are made, and one hangs
             raise KeyboardInterrupt
 
-    source = remote(name, actors=1)
-    source.job = replace(source.job, env=partial(Stamps, hangs_in=0))
+    source = stamped(name, partial(Stamps, hangs_in=1), actors=1, num_envs=1).source
+    assert isinstance(source, Remote)
     backend = source.backend
     began = time.monotonic()
     with closing(source), pytest.raises(KeyboardInterrupt):
@@ -560,11 +560,10 @@ def test_an_actor_that_hangs_ends_with_its_learner() -> None:
     """Whatever it is doing: it looks at its pipe only between steps."""
     program = (
         "import os, sys, threading; sys.path.insert(0, sys.argv[1])\n"
-        "from dataclasses import replace\nfrom functools import partial\nfrom numpy.random import SeedSequence\nfrom test_actors import remote\n"
+        "from functools import partial\nfrom test_actors import stamped\n"
         "from stamps import Stamps\nfrom zoo.protocol import Progress\n"
         "if __name__ == '__main__':\n"
-        "    source = remote('a2c', actors=1)\n"
-        "    source.job = replace(source.job, env=partial(Stamps, hangs_in=0))\n"
+        "    source = stamped('a2c', partial(Stamps, hangs_in=1), actors=1, num_envs=1).source\n"
         "    def told():\n"
         "        if all(source.backend.taken([0])):\n"
         "            print(source.backend.processes[0].pid, flush=True)\n"

@@ -875,3 +875,51 @@ def test_a_finished_run_without_checkpoints_is_not_begun_anew(left: str, tmp_pat
     with pytest.raises(UserError, match="run is finished, and has no checkpoint to go on from"):
         zoo.resume(tmp_path / "run")
     assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+
+
+Edit = Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]
+
+
+def retyped(end: str, fn: Callable[[torch.Tensor], torch.Tensor]) -> Edit:
+    """Replace the tensors whose names have this in them."""
+    return lambda t, s: t.update({key: fn(value) for key, value in t.items() if end in key})
+
+
+NONSENSE: dict[str, tuple[str, Edit, str]] = {
+    "samples without end": (
+        "dqn",
+        lambda t, s: s["learner"]["buffer"].update(_unlearned=2**52, _stored=2**52),
+        "buffer",
+    ),
+    "a negative priority": (
+        "dqn",
+        lambda t, s: s["learner"]["buffer"]["_priorities"].update(largest=-1.0),
+        "_priorities",
+    ),
+    "sums that are no scalars": ("dqn", retyped("learner.sums", lambda x: x.expand(2).clone()), "learner has"),
+    "sums of counts": ("dqn", retyped("learner.sums", lambda x: x.long()), "learner has"),
+    "counts of nothing": ("dqn", lambda t, s: s["learner"]["counts"].update(x=1), "learner has"),
+    "more steps since a report than ever": ("dqn", lambda t, s: s["learner"].update(since_report=10**6), "learner has"),
+    "fewer lengths than returns": ("dqn", lambda t, s: s["recorder"].update(lengths=[]), "recorder has"),
+    "time that runs back": ("dqn", lambda t, s: s["recorder"].update(elapsed=-1.0), "recorder has"),
+    "actions of another type": ("dqn", retyped("envs.actions", lambda x: x.double()), "envs has"),
+    "actions by the billion": ("dqn", retyped("envs.actions", lambda x: x.new_zeros(2**40, 0)), "has no elements"),
+    "a promise of no action": ("sarsa", retyped("chosen.1", lambda x: x + 2), "algo has"),
+    "a promise of a fraction": ("sarsa", retyped("chosen.1", lambda x: x.float()), "algo has"),
+    "promises without observations": ("sarsa", retyped("chosen.0", lambda x: x[:1]), "algo has"),
+    "noise that is NaN": ("ddpg", retyped("noise.state", lambda x: x * torch.nan), "noise has"),
+    "noise of integers": ("ddpg", retyped("noise.state", lambda x: x.long()), "noise has"),
+}
+
+
+@pytest.mark.parametrize("case", NONSENSE)
+def test_values_of_the_right_type_that_make_no_sense_are_refused(
+    case: str, halted: Callable[[str], Path], tmp_path: Path
+) -> None:
+    name, edit, message = NONSENSE[case]
+    run = Path(shutil.copytree(halted(name), tmp_path / "run"))
+    before = rows_of(run)
+    change(run, edit)
+    with pytest.raises(UserError, match=rf"does not fit this run: [\w.]*{message}"):
+        zoo.resume(run)
+    assert rows_of(run) == before
