@@ -920,6 +920,6 @@ def test_values_of_the_right_type_that_make_no_sense_are_refused(
     run = Path(shutil.copytree(halted(name), tmp_path / "run"))
     before = rows_of(run)
     change(run, edit)
-    with pytest.raises(UserError, match=rf"does not fit this run: [\w.]*{message}"):
+    with pytest.raises(UserError, match=rf"does not fit this run: [\w. ]*{message}"):
         zoo.resume(run)
     assert rows_of(run) == before
