@@ -14,6 +14,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def subnormal_numbers() -> Iterator[None]:
+    """Actors that a test makes in this process take subnormal numbers for 0, and keep doing so."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 TALLY = Tally()
 
 

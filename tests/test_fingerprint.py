@@ -32,7 +32,7 @@ def nothing_is_remembered() -> Iterator[None]:
 
 
 def forget() -> None:
-    for function in (module._file, module._tree, module._imports, module._statements):
+    for function in (module._file, module._source, module._imports):
         function.cache_clear()
 
 
@@ -56,7 +56,7 @@ def edit(file: Path, old: str, new: str) -> None:
             "    *bases, last = base.unbind()",
             "    # Backwards.\n    *bases, last = base.unbind()",
         ),
-        ("training/evaluation.py", "expected at least 1", "at least 1 is needed"),
+        ("training/evaluation.py", "expected a whole number of at least", "needs at least"),
         ("training/compile.py", "updates run uncompiled, and slower", "slower, uncompiled"),
         ("algos/ppo.py", 'description="passes over each rollout"', 'description="epochs"'),
         ("envs/envs.py", "import warnings\n", "import warnings  # of workers\n"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 def fingerprint(roots: Iterable[str]) -> str:
     """A digest of all statements of the modules that `roots` import, also lazily, from their own packages."""
-    digests = sorted(digest for name in modules(roots) for digest in _statements(name))
+    digests = sorted(digest for name in modules(roots) for digest in _statements(_source(name), name.partition(".")[0]))
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
@@ -45,17 +45,17 @@ def _file(name: str) -> Path | None:
 
 
 @cache
-def _tree(name: str) -> ast.Module:
+def _source(name: str) -> str:
     file = _file(name)
     assert file is not None
-    return ast.parse(file.read_text(encoding="utf-8"))
+    return file.read_text(encoding="utf-8")
 
 
 @cache
 def _imports(name: str) -> list[str]:
     """The names that a module imports: modules, and what may be one, as in `from package import name`."""
     names: list[str] = []
-    for node in _executed(_tree(name)):
+    for node in _executed(ast.parse(_source(name))):
         if isinstance(node, ast.Import):
             names += [each.name for each in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -73,10 +73,9 @@ def _executed(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 @cache
-def _statements(name: str) -> list[str]:
+def _statements(source: str, package: str) -> list[str]:
     """A digest of each statement of a module, but of those that only import from its own package."""
-    package = name.partition(".")[0]
-    tree = _WithoutText().visit(ast.parse(ast.unparse(_tree(name))))
+    tree = _WithoutText().visit(ast.parse(ast.unparse(ast.parse(source))))
     kept = [node for node in tree.body if not _is_own_import(node, package)]
     return [hashlib.sha256(ast.dump(node).encode()).hexdigest() for node in kept]
 
