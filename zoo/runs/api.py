@@ -138,10 +138,10 @@ def _train(learner: Learner, recorder: Recorder, stopper: Stopper, on_row: Calla
     steps, every = settings.run.total_steps, log_every(settings)
     try:
         reports = learner.reports(total_steps=steps, log_every=every, on_step=stopper.on_step)
-        for row in recorder.rows(reports, stopper.on_step):
+        for row in recorder.rows(reports, stopper.heed):
             on_row(row)
         stopper.save()
-        return recorder.finish(stopper.on_step)
+        return recorder.finish(stopper.heed)
     except BaseException:
         recorder.rescue()
         raise

@@ -61,10 +61,14 @@ class Stopper:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
 
-    def on_step(self) -> None:
+    def heed(self) -> None:
         """Raises KeyboardInterrupt if a signal came."""
         if self.signal is not None:
             raise KeyboardInterrupt
+
+    def on_step(self) -> None:
+        """The same."""
+        self.heed()
 
     def save(self) -> None:
         """Nothing: there is no folder."""
@@ -101,15 +105,20 @@ class Keeper(Stopper):
             raise Interrupted(number, f"{again}: no new checkpoint; go on with: zoo run --resume {self.folder.path}")
         self.signal = self.signal or number
 
-    def on_step(self) -> None:
-        """Take a checkpoint if one is due; raises Interrupted after it if a signal came.
+    def heed(self) -> None:
+        """Take a checkpoint and raise Interrupted if a signal came.
 
-        To be called between steps of the training, and of an evaluation while the training stands still.
+        To be called between steps of an evaluation, while the training stands still: the checkpoint of this step comes
+        after it, and none is written twice.
         """
         if self.signal is not None:
             self.save()
             stopped = f"{signal.Signals(self.signal).name} at step {self.learner.step:,}"
             raise Interrupted(self.signal, f"{stopped}; go on with: zoo run --resume {self.folder.path}")
+
+    def on_step(self) -> None:
+        """Take a checkpoint if one is due; raises Interrupted after it if a signal came. Called between steps."""
+        self.heed()
         steps, seconds = self.every
         due = seconds is not None and time.monotonic() >= self.time + seconds
         if due or (steps is not None and self.learner.step >= self.step + steps):
