@@ -25,8 +25,8 @@ import numpy as np
 import psutil
 import pytest
 from gymnasium import spaces
+from runs.test_checkpoint import ENTRIES, OPTIONS, StopError, assert_same_end, rows_of, train
 from tally import Tally
-from test_checkpoint import ENTRIES, OPTIONS, StopError, assert_same_end, rows_of, train
 
 import zoo
 from zoo import runs
@@ -77,7 +77,7 @@ def finish(folder: Path) -> None:
 COMPILED = """
 import sys
 from pathlib import Path
-from test_checkpoint import train
+from runs.test_checkpoint import train
 train(Path(sys.argv[1]), sys.argv[2], every=40, compile="on")
 """
 

@@ -16,8 +16,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from runs.test_checkpoint import ENTRIES, SMALL, assert_same_end, train
 from tally import Tally
-from test_checkpoint import ENTRIES, SMALL, assert_same_end, train
 from test_faults import exit_code, finish, in_child
 
 from zoo import registry

@@ -542,7 +542,7 @@ def test_the_jobs_of_a_lost_node_are_tried_elsewhere(tiny: None, tally: Tally, t
 
 
 def test_results_belong_to_the_code_of_their_entry_and_their_side() -> None:
-    """What that code is: test_fingerprint.py."""
+    """What that code is: bench/test_fingerprint.py."""
     keys = {code(side, name) for side, name in (("zoo", "ppo"), ("zoo", "a2c"), ("sb3", "ppo"), ("random", ""))}
     assert len(keys) == 4
 

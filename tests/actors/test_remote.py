@@ -396,7 +396,7 @@ def test_so_they_do_in_processes(name: str, mode: AutoresetMode) -> None:
 def ray_finds_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the extra `ray`: skipped without it. Its workers import what tests hand them."""
     pytest.importorskip("ray")
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])]))
 
 
@@ -570,7 +570,7 @@ def test_an_actor_that_hangs_ends_with_its_learner() -> None:
         "            os.kill(os.getpid(), 9)\n"
         "    source.step(Progress(0, 100), on_wait=told)\n"
     )
-    command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+    command = [sys.executable, "-c", program, str(Path(__file__).parents[1])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     actor = int(done.stdout)
