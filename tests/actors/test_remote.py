@@ -560,7 +560,7 @@ def test_an_actor_that_hangs_ends_with_its_learner() -> None:
     """Whatever it is doing: it looks at its pipe only between steps."""
     program = (
         "import os, sys, threading; sys.path.insert(0, sys.argv[1])\n"
-        "from functools import partial\nfrom test_actors import stamped\n"
+        "from functools import partial\nfrom actors.test_remote import stamped\n"
         "from stamps import Stamps\nfrom zoo.protocol import Progress\n"
         "if __name__ == '__main__':\n"
         "    source = stamped('a2c', partial(Stamps, hangs_in=1), actors=1, num_envs=1).source\n"
