@@ -6,6 +6,7 @@ streams and environments.
 
 import copy
 import functools
+import hashlib
 import json
 import os
 import re
@@ -40,7 +41,7 @@ from zoo.runs.checkpoint import FOLDER, MANIFEST, load, save
 from zoo.runs.resumed import resumed_settings
 from zoo.runs.stopping import interval
 from zoo.spec import Spec
-from zoo.storage.files import open_folder
+from zoo.storage.files import Folder, open_folder
 from zoo.storage.state import Unpacker, pack
 from zoo.training.loop import Learner
 
@@ -368,8 +369,6 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(stopped: Path, tmp_pat
 
 def reseal(run: Path) -> None:
     """Give a changed file a manifest that fits, as somebody would who means harm."""
-    import hashlib
-
     manifest = run / FOLDER / MANIFEST
     data = json.loads(manifest.read_text())
     for entry in data["checkpoints"]:
@@ -488,6 +487,47 @@ def test_a_missing_checkpoint_gives_way_to_the_one_before(stopped: Path, tmp_pat
     with pytest.warns(UserWarning, match="cannot be read: No such file.*; trying the checkpoint before it"):
         zoo.resume(run, checkpoint_every=70)
     assert_same_end(tmp_path / "whole", run)
+
+
+def killed_before_the_manifest(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go on with a run, dying once a checkpoint's file has its name and before the manifest has the file's."""
+
+    def die(self: Folder, name: str, data: Any) -> None:
+        if name == MANIFEST:
+            raise StopError
+        original(self, name, data)
+
+    original = Folder.write_json
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "write_json", die)
+        with pytest.raises(StopError):
+            zoo.resume(run, checkpoint_every=70)
+
+
+@pytest.mark.parametrize("every", [70, "600min"])  # which leave two checkpoints and one
+def test_a_finished_run_that_is_resumed_and_killed_keeps_its_checkpoints(
+    every: int | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "whole", "a2c", every=every)
+    run = Path(shutil.copytree(tmp_path / "whole", tmp_path / "run"))
+    before = {file.name: file.read_bytes() for file in (run / FOLDER).iterdir()}
+    killed_before_the_manifest(run, monkeypatch)
+    after = {file.name: file.read_bytes() for file in (run / FOLDER).iterdir()}
+    assert {name: after[name] for name in before} == before  # nothing is written over
+    zoo.resume(run, checkpoint_every=70)  # without a warning
+    assert_same_end(tmp_path / "whole", run)
+
+
+def test_a_checkpoint_found_damaged_does_not_count_among_those_that_are_kept(stopped: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    newest = newest_checkpoint(run)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.raises(StopError), pytest.warns(UserWarning, match="is damaged"):
+        zoo.resume(run, checkpoint_every=50, on_row=dying(300))  # one more checkpoint
+    entries = json.loads((run / FOLDER / MANIFEST).read_text())["checkpoints"]
+    assert len(entries) == 2
+    for entry in entries:
+        assert hashlib.sha256((run / FOLDER / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
 
 
 @pytest.mark.parametrize("newest_is_cut", [False, True])

@@ -1,8 +1,8 @@
 """Checkpoints: all the state of a run, so that after any interruption it goes on as if there had been none.
 
-A checkpoint is one file. It is written under another name, flushed to the disk and renamed, then entered into the
-manifest, with its digest, in the same way; the last two are kept. So whenever a run is killed, the newest entry whose
-file has its digest is a whole checkpoint.
+A checkpoint is one file, which has a number: one more than any file before it, so that none is ever written over. It
+is written under another name, flushed to the disk and renamed, then entered into the manifest, with its digest, in the
+same way; the last two are kept. So whenever a run is killed, the entries of the manifest are whole checkpoints.
 """
 
 import hashlib
@@ -35,17 +35,21 @@ NO_CHECKPOINT = "the run stopped before its first checkpoint: it starts from the
 
 
 def save(run: Folder, state: dict[str, Any], step: int) -> None:
-    """Write a checkpoint of `state` into the folder of a run; a StorageError where that fails, which harms no other."""
-    name = f"{step:012}.safetensors"
+    """Write a checkpoint of `state` into the folder of a run.
+
+    Raises StorageError if that fails; earlier checkpoints stay as they are.
+    """
     tensors: dict[str, Tensor] = {}
     packed = {key: pack(value, key, tensors) for key, value in state.items()}
     try:
         with run.folder(FOLDER, make=True) as folder:
+            entries = _entries(folder)
+            name = _new_name(folder)
             with folder.write(name) as file:
-                digest = write_tensors(file, tensors, {"schema": str(SCHEMA), "state": json.dumps(packed)})
-            entries = [entry for entry in _entries(folder) if entry["file"] != name]
+                metadata = {"schema": str(SCHEMA), "step": str(step), "state": json.dumps(packed)}
+                digest = write_tensors(file, tensors, metadata)
             kept = [*entries, {"file": name, "step": step, "sha256": digest}][-KEPT:]
-            folder.write_json(MANIFEST, {"schema": SCHEMA, "checkpoints": kept})
+            _write_manifest(folder, kept)
             for old in set(_checkpoints(folder)) - {entry["file"] for entry in kept}:
                 folder.remove(old)
     except OSError as error:
@@ -54,46 +58,51 @@ def save(run: Folder, state: dict[str, Any], step: int) -> None:
 
 
 def load(run: Folder, state: dict[str, Any], device: torch.device | str = "cpu") -> tuple[int, list[str]]:
-    """Give the objects of `state` the newest whole checkpoint of a run; returns its step and warnings.
+    """Restore the newest whole checkpoint of a run into the objects of `state`; returns its step and warnings.
 
-    Step 0 means that the run stopped before its first checkpoint, so that nothing changes.
-    A UserError where none is whole, or where it does not fit the run.
+    Newer ones, which are damaged, leave the manifest: they do not count among those that are kept. Step 0 means that
+    the run stopped before its first checkpoint, so that nothing changes. Raises UserError if no checkpoint is whole, or
+    if it does not fit the run.
     """
     if not run.exists(FOLDER):
         return _nothing(run)
     warnings: list[str] = []
     with run.folder(FOLDER) as folder:
         entries = _entries(folder)
-        if not folder.exists(MANIFEST) and entries:
+        if not entries:
+            return _nothing(run)
+        if not folder.exists(MANIFEST):
             warnings.append(f"{folder.path / MANIFEST} is missing; it is made anew from the checkpoints that are there")
-            folder.write_json(MANIFEST, {"schema": SCHEMA, "checkpoints": entries})
-        for entry in reversed(entries):
-            try:
-                _check_digest(folder, entry)
-            except (OSError, UserError) as error:
-                warnings.append(f"{error}; trying the checkpoint before it")
-                continue
-            _restore(folder, entry["file"], state, device)
-            return entry["step"], warnings
-    if not entries:
-        return _nothing(run)
-    raise UserError("; ".join([*warnings, "but there is none"]))
+        while entries and (damage := _damage(folder, entries[-1])):
+            warnings.append(f"{damage}; trying the checkpoint before it")
+            entries.pop()
+        if not entries:
+            raise UserError("; ".join([*warnings, "but there is none"]))
+        _restore(folder, entries[-1]["file"], state, device)
+        if warnings:
+            _write_manifest(folder, entries)
+        return entries[-1]["step"], warnings
 
 
 def _nothing(run: Folder) -> tuple[int, list[str]]:
-    """What `load` returns where there is no checkpoint. Raises UserError if the run came to its end all the same."""
+    """Return what `load` does for a run without a checkpoint. Raises UserError if the run is finished."""
     if run.exists("final"):
         raise UserError(f"{run.path} is finished, and has no checkpoint to go on from; train anew with another --out")
     return 0, [NO_CHECKPOINT]
 
 
-def _check_digest(folder: Folder, entry: dict[str, Any]) -> None:
-    if _digest(folder, entry["file"]) != entry["sha256"]:
-        raise UserError(f"{folder.path / entry['file']} is damaged: it has not the digest that the manifest has")
+def _damage(folder: Folder, entry: dict[str, Any]) -> str:
+    """Say what is wrong with the file of an entry; empty if it has its digest."""
+    try:
+        if _digest(folder, entry["file"]) == entry["sha256"]:
+            return ""
+    except (OSError, UserError) as error:
+        return str(error)
+    return f"{folder.path / entry['file']} is damaged: it has not the digest that the manifest has"
 
 
 def budget(run: Folder) -> int:
-    """Bytes that the networks and optimisers of a run may take: what its newest checkpoint warrants, or a limit."""
+    """Return how many bytes the networks and optimisers of a run may take, by the size of its newest checkpoint."""
     if not run.exists(FOLDER):
         return TENSORS_LIMIT
     with run.folder(FOLDER) as folder:
@@ -121,14 +130,31 @@ def _restore(folder: Folder, name: str, state: dict[str, Any], device: torch.dev
 
 
 def _checkpoints(folder: Folder) -> list[str]:
-    """The names of all checkpoints in a folder, also of those that were never finished, the oldest first."""
-    return [name for name in folder.names() if re.fullmatch(r"\d{12}\.safetensors(\.part)?", name)]
+    """Return the names of all checkpoints in a folder, the oldest first, and of those that were never finished."""
+    names = [name for name in folder.names() if re.fullmatch(r"\d{12,}\.safetensors(\.part)?", name)]
+    return sorted(names, key=_number)
+
+
+def _number(name: str) -> int:
+    return int(name.partition(".")[0])
+
+
+def _new_name(folder: Folder) -> str:
+    newest = max(map(_number, _checkpoints(folder)), default=0)
+    return f"{newest + 1:012}.safetensors"
+
+
+def _write_manifest(folder: Folder, entries: list[dict[str, Any]]) -> None:
+    folder.write_json(MANIFEST, {"schema": SCHEMA, "checkpoints": entries})
 
 
 def _entries(folder: Folder) -> list[dict[str, Any]]:
-    """The manifest's entries, the oldest first; of the whole checkpoints that are there where it is missing."""
+    """Return the manifest's entries, the oldest first; without a manifest, those of the whole files in the folder.
+
+    Raises UserError if there is a manifest that is none.
+    """
     if not folder.exists(MANIFEST):
-        return [_entry(folder, name) for name in _checkpoints(folder) if _is_whole(folder, name)]
+        return [entry for name in _checkpoints(folder) if (entry := _entry(folder, name)) is not None]
     data = read_json(folder, MANIFEST)
     entries = data.get("checkpoints") if isinstance(data, dict) and data.get("schema") == SCHEMA else None
     if not isinstance(entries, list) or not all(_is_entry(entry) for entry in entries):
@@ -136,24 +162,25 @@ def _entries(folder: Folder) -> list[dict[str, Any]]:
     return entries
 
 
-def _entry(folder: Folder, name: str) -> dict[str, Any]:
-    return {"file": name, "step": int(name.partition(".")[0]), "sha256": _digest(folder, name)}
-
-
-def _is_whole(folder: Folder, name: str) -> bool:
-    """Whether a file has its final name, and the length that its header says."""
+def _entry(folder: Folder, name: str) -> dict[str, Any] | None:
+    """Return what the manifest has of a file; None unless it has its final name and the length that its header says."""
+    if name.endswith(".part"):
+        return None
     try:
-        with read_tensors(folder, name, header_limit=HEADER_LIMIT):
-            return not name.endswith(".part")
+        with read_tensors(folder, name, header_limit=HEADER_LIMIT) as (_, opened):
+            step = (opened.metadata() or {}).get("step", str(_number(name)))  # files were numbered by their step once
     except (OSError, RuntimeError, SafetensorError, UserError):  # RuntimeError: too large to be mapped
-        return False
+        return None
+    if not re.fullmatch(r"\d{1,15}", step):
+        return None
+    return {"file": name, "step": int(step), "sha256": _digest(folder, name)}
 
 
 def _is_entry(entry: Any) -> bool:
     kinds = {"file": str, "step": int, "sha256": str}
     if not isinstance(entry, dict) or {key: type(value) for key, value in entry.items()} != kinds:
         return False
-    return bool(entry["step"] >= 0 and entry["file"] == f"{entry['step']:012}.safetensors")
+    return entry["step"] >= 0 and re.fullmatch(r"\d{12,}\.safetensors", entry["file"]) is not None
 
 
 def _digest(folder: Folder, name: str) -> str:
