@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from zoo import registry
+from zoo.envs.cast import cast, complaint
 from zoo.envs.normalize import ObsNormalizer
 from zoo.errors import UserError
 from zoo.protocol import END, Algorithm, Optimizer
@@ -38,22 +40,22 @@ class Agent(nn.Module):
         episode_start: Any = None,
         deterministic: bool = True,
     ) -> tuple[Array, Any]:
-        """(action, state) for one observation or a batch of them, (N, ...), in the environment's own units.
+        """Return (action, state) for one observation or a batch of them, (N, ...), in the environment's own units.
 
         With `deterministic=False` the behaviour policy acts as at the end of a training, exploration included: ε at
         its end, noise on actions, no warm-up. It draws from a stream of its own, so that training goes on as if nobody
-        had asked. `episode_start`, (N,), says which observations begin an episode, where Ornstein-Uhlenbeck noise
-        starts anew; nothing else depends on it. `state` belongs to Stable-Baselines3's interface: agents here keep
-        none, and return what they were given.
+        had asked. `episode_start`, a flag or (N,) of them, says which observations begin an episode, where
+        Ornstein-Uhlenbeck noise starts anew; nothing else depends on it. `state` belongs to Stable-Baselines3's
+        interface: agents here keep none, and return what they were given.
+
+        Raises UserError if an observation has another shape, or values that the type of its space does not hold.
         """
-        obs = self.spec.encode_obs(obs)
-        single = obs.shape == self.spec.obs_shape
-        batch = obs[None] if single else obs
-        if batch.shape[1:] != self.spec.obs_shape:
-            raise UserError(f"observation of shape {obs.shape}; expected {self.spec.obs_shape} or a batch of these")
+        encoded = _encoded(obs, self.spec)
+        single = encoded.shape == self.spec.obs_shape
+        batch = encoded[None] if single else encoded
         if self.obs_normalizer is not None:
             batch = self.obs_normalizer(batch)
-        started = None if episode_start is None else np.array(np.broadcast_to(episode_start, len(batch)), np.bool_)
+        started = None if episode_start is None else _flags(episode_start, len(batch))
         action = self.spec.decode_action(self.act(batch, deterministic, started))
         return (action[0] if single else action), state
 
@@ -97,3 +99,51 @@ class Agent(nn.Module):
         with folder.write(WEIGHTS) as file:
             write_tensors(file, self.weights())
         folder.write_json(DESCRIPTION, description)
+
+
+def _encoded(obs: Any, spec: Spec) -> Array:
+    """Return one observation or a batch of them as algorithms see them.
+
+    Raises UserError if the shape is another, or if a cast would change more than the precision of a value.
+    """
+    given, dtype = _array("observation", obs), spec.obs_dtype
+    if given.dtype != dtype:
+        typed, kept = cast(given, dtype)
+        if not kept.all():
+            raise UserError(f"observation {complaint(given, kept, dtype)}")
+        given = typed
+    if spec.obs_shape not in (given.shape, given.shape[1:]):
+        raise UserError(f"observation of shape {given.shape}; expected {spec.obs_shape} or a batch of these")
+    encoded = spec.encode_obs(given)
+    if dtype.kind == "f":
+        _check_all(np.isfinite(encoded), given, "finite numbers")
+    elif isinstance(spec.observation_space, spaces.Discrete):
+        within = (encoded >= 0) & (encoded < spec.observation_space.n)
+        _check_all(within, given, f"one of {spec.observation_space}")
+    return encoded
+
+
+def _check_all(fits: Array, given: Array, expected: str) -> None:
+    if np.count_nonzero(fits) < fits.size:  # `all` takes three times as long for a few
+        raise UserError(f"observation holds {given[~fits].flat[0]}; expected {expected}")
+
+
+def _flags(given: Any, count: int) -> Array:
+    """Return `episode_start` as an array of flags, (count,). Raises UserError unless it is one flag or so many."""
+    array = _array("episode_start", given)
+    flags, kept = cast(array, np.dtype(np.bool_))
+    if not kept.all() or flags.shape not in ((), (count,)):
+        raise UserError(
+            f"episode_start has shape {array.shape} of {array.dtype}; expected True or False, or {count} of these"
+        )
+    return np.array(np.broadcast_to(flags, count))
+
+
+def _array(name: str, given: Any) -> Array:
+    """Return an argument as an array. Raises UserError if it is none."""
+    if isinstance(given, np.ndarray):
+        return given
+    try:
+        return np.asarray(given)
+    except (RuntimeError, TypeError, ValueError) as error:  # of a ragged list; of a tensor on another device
+        raise UserError(f"{name} is no array of one shape: {error}") from None
