@@ -15,6 +15,7 @@ from rich.table import Table
 
 from zoo.bench import escape
 from zoo.cli.display import console
+from zoo.cli.options import NewFile
 from zoo.cli.output import dispensable_output
 from zoo.errors import UserError
 from zoo.storage.files import Folder, open_folder
@@ -88,7 +89,7 @@ def bench(
 @click.option("--against", metavar="A,B", default="sb3", help="Peers to measure beside: sb3, sbx; or none.  [sb3]")
 @click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
 @click.option("--repeat", type=click.IntRange(min=1), default=9, help="Turns of each side.  [9]")
-@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it there.")
+@click.option("--json", "file", type=NewFile(), metavar="FILE", help="Write it there.")
 def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> None:
     """Measure env-steps a second while learning, beside peers with the same settings and beside the machine's limits.
 
@@ -109,7 +110,8 @@ def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> No
         table.add_row(*map(escape.terminal, stopwatch.row(measured, peers)))
         results.append(measured.to_json())
         if file is not None:
-            file.write_text(json.dumps(results, indent=1) + "\n")
+            with open_folder(file.parent) as folder:
+                folder.write_product(file.name, (json.dumps(results, indent=1) + "\n").encode())
     console().print(table)
 
 

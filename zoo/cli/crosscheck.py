@@ -13,6 +13,7 @@ from rich.table import Table
 from zoo import registry
 from zoo.bench import escape
 from zoo.cli.display import console
+from zoo.cli.options import NewFile
 from zoo.cli.output import dispensable_output
 from zoo.errors import UserError
 from zoo.storage.files import open_folder
@@ -37,7 +38,7 @@ from zoo.storage.files import open_folder
 @click.option(
     "--json",
     "file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NewFile(),
     metavar="FILE",
     help="Write them there too.",
 )
@@ -130,4 +131,5 @@ def _mutations(names: list[str], file: Path | None) -> bool:
 
 def _write(file: Path | None, data: list[dict[str, Any]]) -> None:
     if file is not None:
-        file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        with open_folder(file.parent) as folder:
+            folder.write_product(file.name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())

@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
@@ -26,6 +27,22 @@ def flag(name: str, field: FieldInfo) -> click.Option:
     kind = next(each for each in alternatives if each is not types.NoneType)
     metavar = {int: "N", float: "X", str: "TEXT"}.get(kind, "N,N,...")  # type: ignore[arg-type]
     return click.Option([f"--{dashed}"], metavar=metavar, help=description)
+
+
+class NewFile(click.Path):
+    """A file that a command writes, in a folder that is there: a typing error is found before any work is done."""
+
+    name = "file"
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        path = Path(str(super().convert(value, param, ctx)))
+        if not path.parent.is_dir():
+            self.fail(f"{path} cannot be written: there is no folder {path.parent}", param, ctx)
+        return path
 
 
 class AlgorithmCommand(click.Command):

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from zoo import registry
 from zoo.cli.display import Row, console, display
-from zoo.cli.options import AlgorithmGroup, flag, require_env
+from zoo.cli.options import AlgorithmGroup, NewFile, flag, require_env
 from zoo.cli.output import dispensable_output
 from zoo.config import field_info
 from zoo.errors import UserError
@@ -237,7 +237,7 @@ def evaluate(run: Path, episodes: int, seed: int, which: str, as_json: bool) -> 
 @click.option("--episodes", type=click.IntRange(min=1), default=1, help="How many episodes.  [1]")
 @SEED
 @WHICH
-@click.option("--video", type=click.Path(path_type=Path), metavar="FILE", help="Write a .gif or .mp4 file instead.")
+@click.option("--video", type=NewFile(), metavar="FILE", help="Write a .gif or .mp4 file instead.")
 def watch(run: Path, episodes: int, seed: int, which: str, video: Path | None) -> None:
     """Watch a saved run play, in a window or as a video."""
     from zoo import runs

@@ -11,10 +11,13 @@ from numpy.random import SeedSequence
 from zoo.envs.envs import episode_seed
 from zoo.envs.guard import Guard
 from zoo.envs.ids import make_env
-from zoo.errors import EnvError, UserError
+from zoo.errors import EnvError, StorageError, UserError
 from zoo.spec import Spec
 from zoo.storage.agent import Agent
+from zoo.storage.files import open_folder
 from zoo.training.evaluation import EVALUATION
+
+CODECS = {".mp4": "libx264", ".webm": "libvpx-vp9"}  # of ffmpeg
 
 
 def play(agent: Agent, env_id: str, *, episodes: int, seed: int) -> list[float]:
@@ -27,9 +30,10 @@ def play(agent: Agent, env_id: str, *, episodes: int, seed: int) -> list[float]:
 
 
 def write(agent: Agent, env_id: str, file: Path, *, episodes: int, seed: int) -> list[float]:
-    """Write episodes to a .gif, .mp4 or .webm file; returns their returns."""
-    import imageio.v3 as imageio
+    """Write episodes to a .gif, .mp4 or .webm file; returns their returns.
 
+    Raises UserError if the suffix is another or the folder is missing, and StorageError if the file cannot be written.
+    """
     if file.suffix not in (".gif", ".mp4", ".webm"):
         raise UserError(f"{file} ends in {file.suffix or 'nothing'!r}; expected .gif, .mp4 or .webm")
     if file.suffix != ".gif":
@@ -37,6 +41,14 @@ def write(agent: Agent, env_id: str, file: Path, *, episodes: int, seed: int) ->
             import imageio_ffmpeg  # noqa: F401
         except ImportError:
             raise UserError(f"{file.suffix} files need an extra: pip install -e '.[video]'") from None
+    with open_folder(file.parent) as folder:
+        returns, frames, fps = _film(agent, env_id, episodes, seed)
+        folder.write_product(file.name, _encode(file, frames, fps))
+    return returns
+
+
+def _film(agent: Agent, env_id: str, episodes: int, seed: int) -> tuple[list[float], list[Any], float]:
+    """Play episodes; returns their returns, the pictures of all steps, and how many of these make a second."""
     env = Guard(make_env(env_id, render_mode="rgb_array"), 0)
     frames: list[Any] = []
     returns = []
@@ -48,18 +60,24 @@ def write(agent: Agent, env_id: str, file: Path, *, episodes: int, seed: int) ->
         returns.append(total)
     fps = env.metadata.get("render_fps", 30)
     env.close()
+    return returns, frames, fps
+
+
+def _encode(file: Path, frames: list[Any], fps: float) -> bytes:
+    """Encode a video in memory: imageio leaves a part of a file that it cannot write."""
+    import imageio.v3 as imageio
+
+    options: dict[str, Any] = {"duration": 1000 / fps, "loop": 0}
+    if file.suffix != ".gif":
+        options = {"fps": fps, "codec": CODECS[file.suffix], "ffmpeg_log_level": "error"}
     try:
-        if file.suffix == ".gif":
-            imageio.imwrite(file, frames, duration=1000 / fps, loop=0)
-        else:
-            imageio.imwrite(file, frames, fps=fps)
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror}") from None
-    return returns
+        return imageio.imwrite("<bytes>", frames, extension=file.suffix, **options)
+    except OSError as error:  # of ffmpeg, which needs a temporary file
+        raise StorageError(f"{file} cannot be encoded: {' '.join(str(error).split()):.300}") from error
 
 
 def _frame(env: gym.Env[Any, Any], first: list[Any]) -> Any:
-    """A picture, (height, width, 3), of one size with the first. Raises EnvError for anything else."""
+    """Return a picture, (height, width, 3). Raises EnvError if it is none, or not of one size with the first."""
     frame: Any = env.render()
     shape = first[0].shape if first else (*np.shape(frame)[:2], 3)
     if not isinstance(frame, np.ndarray) or frame.shape != shape:

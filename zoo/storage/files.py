@@ -15,7 +15,7 @@ from io import BufferedRandom, BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UserError
+from zoo.errors import StorageError, UserError
 
 # O_NONBLOCK: to open a pipe would otherwise wait for its other end.
 CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -105,6 +105,14 @@ class Folder:
             with suppress(OSError):
                 os.unlink(part, dir_fd=self.descriptor)
             raise
+
+    def write_product(self, name: str, data: bytes) -> None:
+        """Write what a command was asked for. Raises StorageError if that fails; then what was there before stays."""
+        try:
+            with self.write(name) as file:
+                file.write(data)
+        except OSError as error:
+            raise StorageError(f"{self.path / name} cannot be written: {error.strerror}") from error
 
     def write_text(self, name: str, text: str) -> None:
         """Write text; an error leaves what was there before."""
