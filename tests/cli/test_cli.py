@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -468,6 +468,41 @@ def test_a_name_that_is_not_utf8_costs_one_line(arguments: list[str], workplace:
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"zoo: the argument '.*\\udcff.*' is not UTF-8; choose another name\n", done.stderr)
     assert not list(workplace.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "a2c", "--env", "CartPole", "--out", "a\0b"],
+        ["run", "a2c", "--env", "Cart\0Pole"],
+        ["run", "--resume", "a\0b"],
+        ["eval", "a\0b"],
+        ["watch", "a\0b", "--video", "x.gif"],
+        ["bench", "--dry-run", "--out", "a\0b"],
+        ["crosscheck", "--rung", "3", "--out", "a\0b"],
+        ["lookup", "p\0po"],
+    ],
+)
+def test_a_name_with_a_nul_byte_costs_one_line(arguments: list[str]) -> None:
+    refused("has a NUL byte; choose another name", *arguments)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda path: zoo.load(path),
+        lambda path: zoo.resume(path),
+        lambda path: zoo.train("a2c", "CartPole-v1", total_steps=10, out=path),
+        lambda path: zoo.train("a2c", path, total_steps=10),
+    ],
+)
+def test_so_it_does_in_python(use: Callable[[str], object]) -> None:
+    with pytest.raises(zoo.UserError, match=r"a.*b"):
+        use("a\0b")
+
+
+def test_a_file_of_checks_in_a_folder_that_is_not_there_costs_one_line() -> None:
+    refused("there is no folder nowhere", "crosscheck", "qac", "--rung", "2", "--json", "nowhere/x.json")
 
 
 def test_standard_output_takes_any_text(workplace: Path) -> None:

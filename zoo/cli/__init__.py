@@ -63,8 +63,10 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 def check_text(arguments: Sequence[str]) -> None:
-    """A UserError for what the terminal's encoding could not read: no file that a run writes could name it."""
+    """Raise UserError for an argument that cannot name a file: no text of the terminal, or with a NUL byte."""
     for argument in arguments:
+        if "\0" in argument:
+            raise UserError(f"the argument {argument!r} has a NUL byte; choose another name")
         try:
             argument.encode()
         except UnicodeEncodeError:

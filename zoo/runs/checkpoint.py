@@ -197,5 +197,7 @@ def hold(path: Path, *, resumed: bool) -> Iterator[Folder]:
         raise UserError(f"{path} exists already; two runs never share a folder: choose another --out") from None
     except OSError as error:
         raise UserError(f"{path} cannot be made: {error.strerror}; choose another --out") from None
+    except ValueError as error:  # a NUL byte
+        raise UserError(f"{str(path)!r} is no path: {error}") from None
     with open_folder(path) as folder, folder.locked():
         yield folder

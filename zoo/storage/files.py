@@ -185,6 +185,8 @@ def open_folder(path: Path, *, make: bool = False) -> Iterator[Folder]:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise UserError(f"{path} cannot be {'made' if make else 'opened'}: {error.strerror}") from None
+    except ValueError as error:  # a NUL byte
+        raise UserError(f"{str(path)!r} is no path: {error}") from None
     try:
         yield Folder(path, descriptor)
     finally:
