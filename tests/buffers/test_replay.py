@@ -389,6 +389,26 @@ def test_priorities_reach_the_buffer_that_a_sample_came_from() -> None:
     np.testing.assert_array_equal(second._priorities.sums, before[1])
 
 
+@pytest.mark.parametrize("written", [slice(0), slice(3), slice(7)])  # of eight
+def test_an_update_that_writes_no_errors_is_named(written: slice) -> None:
+    buffer = fill(make(2, capacity=60, batch_size=8, priority_exponent=0.6), 5, 30).buffer
+    for _ in range(3):
+        batch = buffer.sample()
+        batch.error[:] = torch.tensor([0.0, -1, np.nan, np.inf, -np.inf, 1, 2, 3])  # a training that diverges writes it
+        buffer.learned(batch)
+    batch = buffer.sample()
+    batch.error[written] = 0.5
+    before = buffer._priorities.sums.copy()
+    with pytest.raises(UserError, match=r"wrote no TD errors into batch\.error"):
+        buffer.learned(batch)
+    np.testing.assert_array_equal(buffer._priorities.sums, before)
+
+
+def test_no_errors_are_asked_for_where_sampling_is_uniform() -> None:
+    buffer = fill(make(2, capacity=60, batch_size=8), 5, 30).buffer
+    buffer.learned(buffer.sample())
+
+
 def test_a_new_transition_has_the_largest_priority_so_far() -> None:
     filled, errors = prioritized(1.0)
     before = sum(map(abs, errors.values()))

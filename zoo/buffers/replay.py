@@ -17,7 +17,7 @@ from zoo.protocol import Segment, Transition, map_fields
 from zoo.spec import Array, Spec
 
 TOGETHER = 16  # samples of a replay that are gathered at once
-
+UNWRITTEN = np.finfo(np.float32).min  # in the place of a TD error: no update writes it, not even one that diverges
 
 STORED = tuple(name for name in Transition._fields if name != "next_obs")
 
@@ -247,6 +247,8 @@ class ReplayBuffer:
         gathered = self._gathered[count]
         rows = gathered.slots
         rows[0], gathered.weight[:] = self._draw(rows.shape[1])
+        if self._priorities is not None:
+            gathered.error.fill(UNWRITTEN)
         for row in range(1, len(rows)):
             following = self._after(rows[row - 1])
             # Past the newest transition there is nothing: it stands twice, cut off by its own truncation.
@@ -254,9 +256,18 @@ class ReplayBuffer:
         return gathered.gather(self._opaque[0], self._final, self.num_envs)
 
     def learned(self, batch: Segment) -> None:
-        """The learner has made one update on `batch`: its absolute TD errors become priorities."""
+        """The learner has made one update on `batch`: its absolute TD errors become priorities.
+
+        Raises UserError if the update wrote none for some of its samples.
+        """
         if self._priorities is not None:
-            self._priorities.set(batch.slot.cpu().numpy(), batch.error.abs().cpu().numpy())
+            error = batch.error.cpu().numpy()
+            if UNWRITTEN in error:
+                raise UserError(
+                    "the update wrote no TD errors into batch.error, by which a replay with priority_exponent above 0 "
+                    "samples: write them there, (N,), or set priority_exponent to 0"
+                )
+            self._priorities.set(batch.slot.cpu().numpy(), np.abs(error))
 
     def _draw(self, count: int) -> tuple[Array, Array | float]:
         """Slots to start from, (count,), and their weights, which may be one for all."""
