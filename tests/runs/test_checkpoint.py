@@ -38,8 +38,8 @@ from zoo.errors import Interrupted, RunError, UserError
 from zoo.protocol import Transition
 from zoo.runs import api
 from zoo.runs.checkpoint import FOLDER, MANIFEST, load, save
+from zoo.runs.checkpointer import interval
 from zoo.runs.resumed import resumed_settings
-from zoo.runs.stopping import interval
 from zoo.spec import Spec
 from zoo.storage.files import Folder, open_folder
 from zoo.storage.state import Unpacker, pack

@@ -44,7 +44,7 @@ def _run(
     quiet: bool = False,
 ) -> None:
     from zoo import runs
-    from zoo.runs.stopping import EVERY
+    from zoo.runs.checkpointer import EVERY
 
     env = require_env(algorithm, env)
     settings = runs.prepare(algorithm, env, overrides, source="command line", preset=preset)
@@ -72,7 +72,7 @@ def _resume(
     if ctx.invoked_subcommand is not None:
         raise UserError("--resume takes everything from the run's folder, but --total-steps: leave out the algorithm")
     from zoo import runs
-    from zoo.runs.stopping import EVERY
+    from zoo.runs.checkpointer import EVERY
 
     settings = runs.resumed_settings(resume, total_steps, given)
     every = checkpoint_every or EVERY

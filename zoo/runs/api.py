@@ -22,17 +22,18 @@ import gymnasium as gym
 from numpy.random import SeedSequence
 
 from zoo.envs.make import EnvLike
+from zoo.errors import UserError
 from zoo.machine import processor
 from zoo.runs import checkpoint
 from zoo.runs.assemble import assemble
-from zoo.runs.checkpoint import hold
+from zoo.runs.checkpointer import EVERY, Checkpointer, interval
 from zoo.runs.prepare import check_possible, prepare
 from zoo.runs.recorder import Recorder, Result, Row
 from zoo.runs.resumed import _changes, resumed_settings, settings_of
-from zoo.runs.stopping import EVERY, Keeper, Stopper, interval
+from zoo.runs.stopping import Interrupter, Stopper
 from zoo.settings import Settings
 from zoo.storage.agent import Agent
-from zoo.storage.files import open_folder
+from zoo.storage.files import Folder, open_folder
 from zoo.storage.load import load_agent
 from zoo.storage.untrusted import Budget
 from zoo.training.loop import Learner
@@ -115,15 +116,32 @@ def run(
         stack.callback(learner.source.close)
         stack.enter_context(processor(settings.run.threads, settings.run.precision))
         if out is None:
-            stopper = stack.enter_context(Stopper())
-        else:
-            folder = stack.enter_context(hold(out, resumed=resumed))
-            stopper = keeper = stack.enter_context(Keeper(folder, learner, recorder, every))
-            for line in keeper.resume() if resumed else []:
-                warnings.warn(line, stacklevel=2)
-            stack.callback(recorder.close)
-            recorder.open(folder, learner.step if resumed else None)
-        return _train(learner, recorder, stopper, on_row)
+            interrupter = Interrupter()
+            stack.enter_context(interrupter.listening())
+            return _train(learner, recorder, interrupter, on_row)
+        folder = stack.enter_context(_locked(out, resumed=resumed))
+        checkpointer = Checkpointer(folder, learner, recorder, every)
+        stack.enter_context(checkpointer.listening())
+        for line in checkpointer.resume() if resumed else []:
+            warnings.warn(line, stacklevel=2)
+        stack.callback(recorder.close)
+        recorder.open(folder, learner.step if resumed else None)
+        return _train(learner, recorder, checkpointer, on_row)
+
+
+@contextmanager
+def _locked(path: Path, *, resumed: bool) -> Iterator[Folder]:
+    """Open a run's folder, a new one unless it is `resumed`, and keep other processes out of it. Raises UserError."""
+    try:
+        path.mkdir(parents=True, exist_ok=resumed)
+    except FileExistsError:
+        raise UserError(f"{path} exists already; two runs never share a folder: choose another --out") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be made: {error.strerror}; choose another --out") from None
+    except ValueError as error:  # a NUL byte
+        raise UserError(f"{str(path)!r} is no path: {error}") from None
+    with open_folder(path) as folder, folder.locked():
+        yield folder
 
 
 @contextmanager

@@ -8,9 +8,6 @@ same way; the last two are kept. So whenever a run is killed, the entries of the
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from zoo.errors import StorageError, UserError
-from zoo.storage.files import Folder, open_folder
+from zoo.storage.files import Folder
 from zoo.storage.state import Unpacker, pack
 from zoo.storage.tensors import read_tensors, write_tensors
 from zoo.storage.untrusted import SLACK, TENSORS_LIMIT, brief, read_json
@@ -186,18 +183,3 @@ def _is_entry(entry: Any) -> bool:
 def _digest(folder: Folder, name: str) -> str:
     with folder.read(name) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def hold(path: Path, *, resumed: bool) -> Iterator[Folder]:
-    """Open a run's folder, a new one unless it is `resumed`, and keep other processes out of it. Raises UserError."""
-    try:
-        path.mkdir(parents=True, exist_ok=resumed)
-    except FileExistsError:
-        raise UserError(f"{path} exists already; two runs never share a folder: choose another --out") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be made: {error.strerror}; choose another --out") from None
-    except ValueError as error:  # a NUL byte
-        raise UserError(f"{str(path)!r} is no path: {error}") from None
-    with open_folder(path) as folder, folder.locked():
-        yield folder
