@@ -1,7 +1,6 @@
 """Settings, cells, errors, spaces and normalisers: what every algorithm stands on."""
 
 import copy
-import json
 import re
 from dataclasses import FrozenInstanceError
 from itertools import product
@@ -244,54 +243,6 @@ def half_bounded() -> spaces.Box:
 
 def acting(action: spaces.Space[Any], *, scale_actions: bool = True) -> Spec:
     return Spec(OBS, action, scale_actions=scale_actions)
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        CHOICE,
-        spaces.Discrete(5, start=-2),
-        spaces.Box(-INF, INF, (3,)),
-        half_bounded(),
-        spaces.Box(0.1, 0.7, (2, 3)),
-        spaces.Box(-1 / 3, np.pi, (2,), np.float64),
-        spaces.Box(np.array([0.1, -0.2]), np.array([0.3, 1e300]), dtype=np.float64),
-        spaces.Box(0, 255, (8, 8, 3), np.uint8),
-        spaces.Box(-1, 1, ()),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("scale_actions", [False, True])
-def test_observation_spaces_survive_json(space: spaces.Space[Any], scale_actions: bool) -> None:
-    spec = Spec(space, CHOICE, scale_actions=scale_actions)
-    loaded = Spec.from_json(json.loads(json.dumps(spec.to_json(), allow_nan=False)))
-    assert loaded.observation_space == space
-    assert loaded.observation_space.dtype == space.dtype
-    assert loaded.scale_actions is scale_actions
-    loaded.check_same(spec)
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        spaces.Discrete(4, start=1),
-        spaces.Box(-3, 1, (2, 2), np.float64),
-        spaces.MultiDiscrete([2, 3]),
-        spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [-2, 3]]),
-        spaces.MultiDiscrete([2, 3], dtype=np.int32),
-        half_bounded(),
-    ],
-    ids=str,
-)
-def test_action_spaces_survive_json(space: spaces.Space[Any]) -> None:
-    loaded = Spec.from_json(json.loads(json.dumps(acting(space).to_json(), allow_nan=False)))
-    assert loaded.action_space == space
-
-
-def test_an_unknown_saved_space_is_refused() -> None:
-    saved = acting(CHOICE).to_json() | {"observation_space": {"type": "Dict"}}
-    with pytest.raises(UserError, match=r"'Dict' is not one of Box, Discrete, MultiDiscrete"):
-        Spec.from_json(saved)
 
 
 @pytest.mark.parametrize("kind", ["observation", "action"])

@@ -32,7 +32,7 @@ from zoo.errors import UserError
 from zoo.runs.resumed import settings_of
 from zoo.spec import Spec
 from zoo.storage.agent import DESCRIPTION, WEIGHTS, Agent
-from zoo.storage.load import SPACE_LIMIT
+from zoo.storage.description import SPACE_LIMIT
 from zoo.storage.untrusted import TEXT_LIMIT
 
 BOX = spaces.Box(np.array([-1, -2, 0], np.float32), np.array([1, 2, np.inf], np.float32))

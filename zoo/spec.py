@@ -121,23 +121,6 @@ class Spec:
             if mine != theirs:
                 raise UserError(f"the agent was trained for {kind} {mine}; this environment's is {theirs}")
 
-    def to_json(self) -> dict[str, Any]:
-        """Both spaces as plain data; `from_json` is the inverse."""
-        return {
-            "observation_space": _space_to_json(self.observation_space),
-            "action_space": _space_to_json(self.action_space),
-            "scale_actions": self.scale_actions,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Spec":
-        """The Spec that `to_json` described; a UserError where the description is not of a known space."""
-        return cls(
-            _space_from_json(data["observation_space"]),
-            _space_from_json(data["action_space"]),
-            scale_actions=bool(data["scale_actions"]),
-        )
-
 
 def _clip(x: Array, low: Array | float, high: Array | float) -> Array:
     """np.clip, which takes four times as long for a few numbers."""
@@ -158,44 +141,6 @@ def _castable(dtype: np.dtype[Any]) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     return float(low), float(high) if int(float(high)) == high else float(np.nextafter(high, 0.0))
-
-
-def _space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
-    if isinstance(space, spaces.Box):
-        # Text round-trips floats and integers exactly; JSON has no infinity, text has.
-        number = float if np.issubdtype(space.dtype, np.floating) else int
-        low, high = ([str(number(x)) for x in bound.reshape(-1)] for bound in (space.low, space.high))
-        if len(set(low)) == len(set(high)) == 1:
-            low, high = low[:1], high[:1]
-        return {"type": "Box", "low": low, "high": high, "shape": list(space.shape), "dtype": str(space.dtype)}
-    if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": str(space.dtype)}
-    assert isinstance(space, spaces.MultiDiscrete)
-    nvec, start = space.nvec.tolist(), space.start.tolist()
-    return {"type": "MultiDiscrete", "nvec": nvec, "start": start, "dtype": str(space.dtype)}
-
-
-def numbers(texts: list[str]) -> Array:
-    """The numbers that bounds are saved as; integers are not rounded to floats."""
-    return np.array([int(text) if text.lstrip("-").isdecimal() else float(text) for text in texts])
-
-
-def _space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
-    match data.get("type"):
-        case "Box":
-            shape = tuple(int(n) for n in data["shape"])
-            dtype = np.dtype(data["dtype"])
-            low, high = (numbers(data[key]).astype(dtype) for key in ("low", "high"))
-            if len(low) == 1:
-                return spaces.Box(np.full(shape, low[0]), np.full(shape, high[0]), shape, dtype.type)
-            return spaces.Box(low.reshape(shape), high.reshape(shape), shape, dtype.type)
-        case "Discrete":
-            return spaces.Discrete(int(data["n"]), start=int(data["start"]), dtype=np.dtype(data["dtype"]).type)
-        case "MultiDiscrete":
-            dtype = np.dtype(data["dtype"])
-            return spaces.MultiDiscrete(np.array(data["nvec"]), dtype=dtype.type, start=np.array(data["start"]))
-        case other:
-            raise UserError(f"saved space {other!r} is not one of Box, Discrete, MultiDiscrete")
 
 
 def check_space(name: str, spec: Spec, supported: tuple[type, ...]) -> None:

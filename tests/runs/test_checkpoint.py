@@ -12,6 +12,7 @@ import os
 import re
 import resource
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -528,6 +529,26 @@ def test_a_checkpoint_found_damaged_does_not_count_among_those_that_are_kept(sto
     assert len(entries) == 2
     for entry in entries:
         assert hashlib.sha256((run / FOLDER / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
+
+
+@pytest.mark.parametrize("without_manifest", [False, True])
+def test_a_run_whose_checkpoints_were_named_by_their_step_goes_on(without_manifest: bool, tmp_path: Path) -> None:
+    """A run of A2C on two CartPoles that was stopped at step 150 of 200, its last checkpoint at step 120."""
+    run = Path(shutil.copytree(Path(__file__).parent / "frozen" / "run", tmp_path / "run"))
+    begun = rows_of(run)
+    with warnings.catch_warnings():
+        if without_manifest:
+            (run / FOLDER / MANIFEST).unlink()
+            warnings.filterwarnings("ignore", message=r".*manifest\.json is missing")
+        zoo.resume(run, checkpoint_every=40)
+    rows = rows_of(run)
+    assert [row["step"] for row in rows] == [50, 100, 150, 200]
+    assert rows[:2] == begun[:2]
+    entries = json.loads((run / FOLDER / MANIFEST).read_text())["checkpoints"]
+    assert [(entry["file"], entry["step"]) for entry in entries] == [
+        ("000000000121.safetensors", 160),
+        ("000000000122.safetensors", 200),
+    ]
 
 
 @pytest.mark.parametrize("newest_is_cut", [False, True])

@@ -16,6 +16,7 @@ from zoo.envs.normalize import ObsNormalizer
 from zoo.errors import UserError
 from zoo.protocol import END, Algorithm, Optimizer
 from zoo.spec import Array, Spec
+from zoo.storage.description import Description, describe
 from zoo.storage.files import Folder, open_folder
 from zoo.storage.state import saved_names
 from zoo.storage.tensors import write_tensors
@@ -89,16 +90,15 @@ class Agent(nn.Module):
 
     def write(self, folder: Folder) -> None:
         """Write agent.safetensors and agent.json into an open folder."""
-        description = {
-            "schema": SCHEMA,
-            "algorithm": self.name,
-            "config": registry.to_json(self.algo.config),
-            "spaces": self.spec.to_json(),
-            "normalize_obs": self.obs_normalizer is not None,
-        }
+        description = Description.model_construct(
+            algorithm=self.name,
+            config=registry.to_json(self.algo.config),
+            spaces=describe(self.spec),
+            normalize_obs=self.obs_normalizer is not None,
+        )
         with folder.write(WEIGHTS) as file:
             write_tensors(file, self.weights())
-        folder.write_json(DESCRIPTION, description)
+        folder.write_json(DESCRIPTION, {"schema": SCHEMA} | description.model_dump())
 
 
 def _encoded(obs: Any, spec: Spec) -> Array:

@@ -1,12 +1,10 @@
 """A saved agent, which may be a stranger's: nothing in it is executed, and all of it is checked before use."""
 
-import math
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.random import SeedSequence
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -14,13 +12,12 @@ from zoo import registry
 from zoo.config import build
 from zoo.envs.normalize import ObsNormalizer
 from zoo.errors import UserError
-from zoo.spec import Array, Spec, numbers
+from zoo.spec import Spec
 from zoo.storage.agent import DESCRIPTION, SCHEMA, WEIGHTS, Agent
+from zoo.storage.description import Description
 from zoo.storage.files import Folder
 from zoo.storage.tensors import check_tensors, read_tensors
 from zoo.storage.untrusted import SLACK, TENSORS_LIMIT, TEXT_LIMIT, Budget, brief, read_json
-
-SPACE_LIMIT = 2**22  # elements of a space: an image of 1024 x 1024 x 4
 
 
 def load_agent(folder: Folder) -> Agent:
@@ -41,12 +38,12 @@ def load_agent(folder: Folder) -> Agent:
 
 def _load(folder: Folder) -> Agent:
     description, weights = f"{folder.path / DESCRIPTION}", f"{folder.path / WEIGHTS}"
-    name, spec, config, normalize = _read_description(description, read_json(folder, DESCRIPTION))
+    described, spec, config = _read_description(description, read_json(folder, DESCRIPTION))
     try:
         with read_tensors(folder, WEIGHTS, limit=TENSORS_LIMIT, header_limit=TEXT_LIMIT) as saved:
-            agent = _make(description, name, spec, config, normalize, budget=2 * saved.size + SLACK)
+            agent = _make(description, described, spec, config, budget=2 * saved.size + SLACK)
             expected = agent.weights()
-            check_tensors(weights, name, saved.tensors, expected)
+            check_tensors(weights, described.algorithm, saved.tensors, expected)
             tensors = {key: saved.tensors.get_tensor(key) for key in expected}
             _check_values(weights, tensors)
             agent.load_state_dict(tensors, strict=False)
@@ -55,105 +52,21 @@ def _load(folder: Folder) -> Agent:
     return agent
 
 
-Integer = Literal["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
-Number = Literal[Integer, "bool", "float16", "float32", "float64"]
-
-
-class _Strict(BaseModel):
-    """JSON of exactly these keys and types."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class _Box(_Strict):
-    type: Literal["Box"]
-    low: Annotated[list[str], FailFast()]
-    high: Annotated[list[str], FailFast()]
-    shape: Annotated[list[Annotated[int, Field(ge=0, le=SPACE_LIMIT)]], Field(max_length=32)]
-    dtype: Number
-
-    @model_validator(mode="after")
-    def _has_bounds_that_fit(self) -> Self:
-        size = math.prod(self.shape)
-        if size > SPACE_LIMIT:
-            raise ValueError(f"shape {self.shape} has {size:,} elements; expected at most {SPACE_LIMIT:,}")
-        if not len(self.low) == len(self.high) in {1, size}:
-            found = f"{len(self.low)} low and {len(self.high)} high"
-            raise ValueError(f"{found} bounds; shape {self.shape} needs 1 or {size} of each")
-        for name in ("low", "high"):
-            if not _fits(numbers(getattr(self, name)), self.dtype):
-                raise ValueError(f"{name} has values that are no {self.dtype}")
-        return self
-
-
-class _Discrete(_Strict):
-    type: Literal["Discrete"]
-    n: Annotated[int, Field(ge=1)]
-    start: int
-    dtype: Integer
-
-    @model_validator(mode="after")
-    def _fits_its_dtype(self) -> Self:
-        if not all(_fits(np.array(value), self.dtype) for value in (self.n, self.start, self.start + self.n - 1)):
-            raise ValueError(f"{self.n} values from {self.start} on are no {self.dtype}")
-        return self
-
-
-class _MultiDiscrete(_Strict):
-    type: Literal["MultiDiscrete"]
-    nvec: list[Any]
-    start: list[Any]
-    dtype: Integer
-
-    @model_validator(mode="after")
-    def _fits_its_dtype(self) -> Self:
-        for name in ("nvec", "start"):
-            if not _fits(np.array(getattr(self, name)), self.dtype):
-                raise ValueError(f"{name} has values that are no {self.dtype}")
-        return self
-
-
-def _fits(values: Array, dtype: str) -> bool:
-    """Whether these are numbers that `dtype` holds exactly; a cast would wrap others around in silence."""
-    if values.dtype.kind not in "iuf":
-        return False
-    with np.errstate(all="ignore"):
-        return bool((values.astype(dtype).astype(values.dtype) == values).all())
-
-
-_Space = Annotated[_Box | _Discrete | _MultiDiscrete, Field(discriminator="type")]
-
-
-class _Spaces(_Strict):
-    observation_space: _Space
-    action_space: _Space
-    scale_actions: bool
-
-
-class _Description(_Strict):
-    """agent.json, besides its schema."""
-
-    algorithm: Annotated[str, Field(max_length=100)]
-    config: dict[Annotated[str, Field(max_length=100)], Any]
-    spaces: _Spaces
-    normalize_obs: bool
-
-
-def _read_description(file: str, data: Any) -> tuple[str, Spec, Any, bool]:
-    """Algorithm, spaces, config and whether observations are normalised; a UserError that names what is wrong."""
+def _read_description(file: str, data: Any) -> tuple[Description, Spec, Any]:
+    """Return the description, its Spec and the algorithm's Config. Raises UserError, which names what is wrong."""
     schema = data.pop("schema", None) if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise UserError(f"{file} has schema {schema!r}; expected {SCHEMA}")
     try:
-        _Description.model_validate(data)
-        spec, cls = Spec.from_json(data["spaces"]), registry.load_class(data["algorithm"])
+        description = Description.model_validate(data)
+        spec, cls = description.spaces.spec(), registry.load_class(description.algorithm)
     except ValidationError as error:
         first = error.errors()[0]
         where, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise UserError(f"{file}: {where}: {message[0].lower()}{message[1:]}") from None
     except (AssertionError, ArithmeticError, TypeError, ValueError) as error:
         raise UserError(f"{file}: {error}") from None
-    return data["algorithm"], spec, _config(file, cls.Config, data["config"]), data["normalize_obs"]
+    return description, spec, _config(file, cls.Config, description.config)
 
 
 def _config(file: str, cls: type, values: dict[str, Any]) -> Any:
@@ -166,12 +79,13 @@ def _config(file: str, cls: type, values: dict[str, Any]) -> Any:
     return config
 
 
-def _make(file: str, name: str, spec: Spec, config: Any, normalize: bool, *, budget: int) -> Agent:
-    """An untrained agent as described, of at most `budget` bytes; a UserError where that is no network."""
+def _make(file: str, described: Description, spec: Spec, config: Any, *, budget: int) -> Agent:
+    """Make an untrained agent of at most `budget` bytes. Raises UserError if there is no such network."""
     try:
         with Budget(budget):
-            algo = registry.make(name, spec, config, SeedSequence(0))
-            return Agent(name, algo, spec, ObsNormalizer(spec.observation_space) if normalize else None)
+            algo = registry.make(described.algorithm, spec, config, SeedSequence(0))
+            normalizer = ObsNormalizer(spec.observation_space) if described.normalize_obs else None
+            return Agent(described.algorithm, algo, spec, normalizer)
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]  # torch adds lines about its own source
         raise UserError(f"{file} describes a network that cannot be made: {reason}") from None

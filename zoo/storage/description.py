@@ -1,0 +1,159 @@
+"""agent.json: which algorithm an agent is, with which settings, and for which spaces it was made.
+
+The models are strict: JSON of other keys or types is refused, and so are numbers that a type does not hold.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from gymnasium import spaces
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+
+from zoo.spec import Array, Spec
+
+SPACE_LIMIT = 2**22  # elements of a space: an image of 1024 x 1024 x 4
+
+Integer = Literal["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+Number = Literal[Integer, "bool", "float16", "float32", "float64"]
+
+
+class _Strict(BaseModel):
+    """JSON of exactly these keys and types."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class BoxSpace(_Strict):
+    """A Box; one bound stands for all if they are equal. Bounds are text, which keeps every number, and infinity."""
+
+    type: Literal["Box"]
+    low: Annotated[list[str], FailFast()]
+    high: Annotated[list[str], FailFast()]
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=SPACE_LIMIT)]], Field(max_length=32)]
+    dtype: Number
+
+    def space(self) -> spaces.Box:
+        """Make the space."""
+        shape, dtype = tuple(self.shape), np.dtype(self.dtype)
+        low, high = (_numbers(texts).astype(dtype) for texts in (self.low, self.high))
+        if len(low) == 1:
+            return spaces.Box(np.full(shape, low[0]), np.full(shape, high[0]), shape, dtype.type)
+        return spaces.Box(low.reshape(shape), high.reshape(shape), shape, dtype.type)
+
+    @model_validator(mode="after")
+    def _has_bounds_that_fit(self) -> Self:
+        size = math.prod(self.shape)
+        if size > SPACE_LIMIT:
+            raise ValueError(f"shape {self.shape} has {size:,} elements; expected at most {SPACE_LIMIT:,}")
+        if not len(self.low) == len(self.high) in {1, size}:
+            found = f"{len(self.low)} low and {len(self.high)} high"
+            raise ValueError(f"{found} bounds; shape {self.shape} needs 1 or {size} of each")
+        for name in ("low", "high"):
+            if not _fits(_numbers(getattr(self, name)), self.dtype):
+                raise ValueError(f"{name} has values that are no {self.dtype}")
+        return self
+
+
+class DiscreteSpace(_Strict):
+    """A Discrete space: `n` integers from `start` on."""
+
+    type: Literal["Discrete"]
+    n: Annotated[int, Field(ge=1)]
+    start: int
+    dtype: Integer
+
+    def space(self) -> spaces.Discrete:
+        """Make the space."""
+        dtype: Any = np.dtype(self.dtype).type
+        return spaces.Discrete(self.n, start=self.start, dtype=dtype)
+
+    @model_validator(mode="after")
+    def _fits_its_dtype(self) -> Self:
+        if not all(_fits(np.array(value), self.dtype) for value in (self.n, self.start, self.start + self.n - 1)):
+            raise ValueError(f"{self.n} values from {self.start} on are no {self.dtype}")
+        return self
+
+
+class MultiDiscreteSpace(_Strict):
+    """A MultiDiscrete space: for each dimension, so many integers from a start on."""
+
+    type: Literal["MultiDiscrete"]
+    nvec: list[Any]
+    start: list[Any]
+    dtype: Integer
+
+    def space(self) -> spaces.MultiDiscrete:
+        """Make the space."""
+        dtype: Any = np.dtype(self.dtype).type
+        return spaces.MultiDiscrete(np.array(self.nvec), dtype=dtype, start=np.array(self.start))
+
+    @model_validator(mode="after")
+    def _fits_its_dtype(self) -> Self:
+        for name in ("nvec", "start"):
+            if not _fits(np.array(getattr(self, name)), self.dtype):
+                raise ValueError(f"{name} has values that are no {self.dtype}")
+        return self
+
+
+def _numbers(texts: Iterable[str]) -> Array:
+    """Return the numbers that bounds are saved as; integers are not rounded to floats."""
+    return np.array([int(text) if text.lstrip("-").isdecimal() else float(text) for text in texts])
+
+
+def _fits(values: Array, dtype: str) -> bool:
+    """Whether `dtype` holds these numbers exactly; a cast would wrap others around in silence."""
+    if values.dtype.kind not in "iuf":
+        return False
+    with np.errstate(all="ignore"):
+        return bool((values.astype(dtype).astype(values.dtype) == values).all())
+
+
+AnySpace = Annotated[BoxSpace | DiscreteSpace | MultiDiscreteSpace, Field(discriminator="type")]
+
+
+class Spaces(_Strict):
+    """What a Spec is made of."""
+
+    observation_space: AnySpace
+    action_space: AnySpace
+    scale_actions: bool
+
+    def spec(self) -> Spec:
+        """Make the Spec. Raises ValueError or AssertionError if there are no such spaces, or none that it supports."""
+        return Spec(self.observation_space.space(), self.action_space.space(), scale_actions=self.scale_actions)
+
+
+class Description(_Strict):
+    """An agent, but for its weights."""
+
+    algorithm: Annotated[str, Field(max_length=100)]
+    config: dict[Annotated[str, Field(max_length=100)], Any]
+    spaces: Spaces
+    normalize_obs: bool
+
+
+def describe(spec: Spec) -> Spaces:
+    """Describe the spaces of a Spec; what is larger than `SPACE_LIMIT` can be written, but not read again."""
+    return Spaces.model_construct(
+        observation_space=_describe(spec.observation_space),
+        action_space=_describe(spec.action_space),
+        scale_actions=spec.scale_actions,
+    )
+
+
+def _describe(space: spaces.Space[Any]) -> AnySpace:
+    dtype: Any = str(space.dtype)
+    if isinstance(space, spaces.Box):
+        number = float if np.issubdtype(space.dtype, np.floating) else int
+        low, high = ([str(number(x)) for x in bound.reshape(-1)] for bound in (space.low, space.high))
+        if len(set(low)) == len(set(high)) == 1:
+            low, high = low[:1], high[:1]
+        return BoxSpace.model_construct(type="Box", low=low, high=high, shape=list(space.shape), dtype=dtype)
+    if isinstance(space, spaces.Discrete):
+        n, first = int(space.n), int(space.start)
+        return DiscreteSpace.model_construct(type="Discrete", n=n, start=first, dtype=dtype)
+    assert isinstance(space, spaces.MultiDiscrete)  # a Spec has no others
+    nvec, start = space.nvec.tolist(), space.start.tolist()
+    return MultiDiscreteSpace.model_construct(type="MultiDiscrete", nvec=nvec, start=start, dtype=dtype)
