@@ -28,7 +28,7 @@ class DivergedError(RunError):
 
 
 class StorageError(RunError):
-    """The run's folder cannot be written."""
+    """A run's folder, or a file that a command was to write, cannot be written."""
 
     code = 5
 
@@ -48,7 +48,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def told(value: Any, tell: Callable[[Any], str] = str) -> str:
-    """What `str` or `repr` says of a value that is somebody else's; that it fails, where it does."""
+    """Return `str` or `repr` of a value that is somebody else's; if that raises an error, say so instead."""
     try:
         return tell(value)
     except KeyboardInterrupt:
@@ -58,12 +58,12 @@ def told(value: Any, tell: Callable[[Any], str] = str) -> str:
 
 
 def said(error: BaseException) -> str:
-    """The kind of an error and what it says."""
+    """Return the kind of an error and its message."""
     return f"{type(error).__name__}: {told(error)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: `; did you mean 'X'?`, or the known names where nothing is near."""
+    """Return the end of an error message: `; did you mean 'X'?`, or the known names if none is near."""
     known = sorted(known)
     lowered = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)

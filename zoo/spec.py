@@ -1,4 +1,4 @@
-"""What an algorithm may know about an environment, and how its actions become the environment's.
+"""The spaces of an environment as algorithms see them.
 
 Algorithms see observations and actions in one form: uint8 images and floats as they are, Discrete observations as
 integers, Box actions flat and in [-1, 1], Discrete actions counted from 0.
@@ -93,14 +93,14 @@ class Spec:
         return self.action_shape
 
     def encode_obs(self, obs: Any) -> Array:
-        """Observations as algorithms see them; no copy where the dtype already fits."""
+        """Return observations as algorithms see them; without a copy if the dtype fits already."""
         obs = np.asarray(obs, dtype=self.obs_dtype)
         if isinstance(self.observation_space, spaces.Discrete) and self.observation_space.start:
             obs = obs - self.observation_space.start
         return obs
 
     def decode_action(self, action: Array) -> Array:
-        """Actions of an algorithm, (B, ...), as the environments take them: clipped, scaled, shaped, typed."""
+        """Return actions of an algorithm, (B, ...), as environments take them: clipped, scaled, shaped, typed."""
         space = self.action_space
         if isinstance(space, spaces.Box):
             decoded = self._centre + self._span * _clip(action, *self._clip)
@@ -115,7 +115,7 @@ class Spec:
         return (action + space.start).astype(space.dtype)
 
     def check_same(self, other: "Spec") -> None:
-        """A UserError that names the space in which an environment, `other`, differs from this one."""
+        """Raise UserError, which names the space, if an environment, `other`, has other spaces than this one."""
         for kind in ("observation_space", "action_space"):
             mine, theirs = getattr(self, kind), getattr(other, kind)
             if mine != theirs:
@@ -123,20 +123,23 @@ class Spec:
 
 
 def _clip(x: Array, low: Array | float, high: Array | float) -> Array:
-    """np.clip, which takes four times as long for a few numbers."""
+    """Do what np.clip does, which takes four times as long for a few numbers."""
     clipped: Array = np.minimum(np.maximum(x, low), high)
     return clipped
 
 
 def _limit(dtype: Any) -> float:
-    """The magnitude from which on a bound is none."""
+    """Return the magnitude from which on a bound counts as none."""
     if not np.issubdtype(dtype, np.floating):
         return 2.0**31 - 1
     return min(float(np.finfo(dtype).max), float(np.finfo(np.float32).max))
 
 
 def _castable(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """The outermost float64 numbers that a type of integers can hold; 2⁶³ - 1 itself would be rounded to 2⁶³."""
+    """Return the outermost float64 numbers that a type of integers can hold.
+
+    2⁶³ - 1 itself would be rounded to 2⁶³.
+    """
     if dtype == np.bool_:
         return 0.0, 1.0
     low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
@@ -144,7 +147,7 @@ def _castable(dtype: np.dtype[Any]) -> tuple[float, float]:
 
 
 def check_space(name: str, spec: Spec, supported: tuple[type, ...]) -> None:
-    """A UserError unless the action space is one that the algorithm supports."""
+    """Raise UserError unless the action space is one that the algorithm supports."""
     if not isinstance(spec.action_space, supported):
         names = ", ".join(space.__name__ for space in supported)
         raise UserError(f"{name} needs actions of type {names}; this environment's are {spec.action_space}")

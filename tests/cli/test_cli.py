@@ -306,7 +306,7 @@ def test_watch_shows_a_window_where_there_is_a_screen(cartpole: Path, monkeypatc
     assert output("watch", cartpole) == f"return {saved(cartpole / 'evaluation.json')['returns'][0]:.1f}\n"
 
 
-@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="a screen is taken for granted there")
+@pytest.mark.skipif(sys.platform == "darwin", reason="a screen is taken for granted there")
 def test_watch_without_a_screen_asks_for_a_video(cartpole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)

@@ -81,7 +81,7 @@ def _resume(
 
 
 def _watched(train: Callable[..., "Result"], settings: Settings, folder: Path, *, quiet: bool) -> None:
-    """Show a training, its rows and its result, for as long as there is somebody to show it to."""
+    """Train, and show rows and result until standard output goes away."""
     with dispensable_output(folder) as say, _warnings_as_lines():
         with display(settings, folder, quiet=quiet) as update:
 
@@ -126,7 +126,7 @@ def _describe(evaluation: "Evaluation") -> str:
 
 
 def repeated(name: str) -> click.Option:
-    """The flag of a setting that a run which is resumed must have, too."""
+    """Return the flag by which `--resume` is told a setting that the run's folder has, too."""
     option = flag(name, field_info(Run)[name])
     option.help = "With --resume: repeats what the run's folder says, where that reaches beyond this machine."
     return option
@@ -243,7 +243,7 @@ def watch(run: Path, episodes: int, seed: int, which: str, video: Path | None) -
     from zoo import runs
     from zoo.runs.video import play, write
 
-    screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if video is None and not screen:
         raise UserError("there is no screen here; add --video FILE.gif to write what a window would show")
     settings, agent = runs.settings_of(run), runs.load(run, which)

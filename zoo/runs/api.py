@@ -54,8 +54,8 @@ def train(
     (alone, and so with the defaults rather than settings tuned for several).
     `preset` names settings of the registry that give way to those tuned for `env`: "sb3" is Stable-Baselines3's way.
     With `out`, the run is written into that folder, which must be new, with a checkpoint every so many steps, or
-    minutes ("5min"), from which `resume` goes on. A UserError (a ValueError) names a wrong setting before anything is
-    trained.
+    minutes ("5min"), from which `resume` goes on. Raises UserError (a ValueError), which names a wrong setting, before
+    anything is trained.
     """
     prepared = prepare(algorithm, env, settings, source="argument", preset=preset)
     return run(prepared, env, out=None if out is None else Path(out), checkpoint_every=checkpoint_every).agent
@@ -75,8 +75,8 @@ def resume(
     `repeated` are settings of the run (engine, ray_address, actors, num_envs): the folder may be a stranger's, so what
     would talk to a cluster, or start more than this machine has cores for, must be asked for by the caller, too.
     `env` is needed where the run was not trained on an environment's id. `total_steps` replaces the run's own: what
-    follows the fraction of the run that is done (learning rates, exploration) then follows the new one. A UserError
-    where there is no checkpoint, or none that fits; warnings say what makes the run differ from an uninterrupted one.
+    follows the fraction of the run that is done (learning rates, exploration) then follows the new one. Warnings say
+    what makes the run differ from an uninterrupted one. Raises UserError if no checkpoint is whole, or if none fits.
     """
     folder = Path(folder)
     settings = resumed_settings(folder, total_steps, repeated)
@@ -146,7 +146,7 @@ def _locked(path: Path, *, resumed: bool) -> Iterator[Folder]:
 
 @contextmanager
 def _budget(path: Path) -> Iterator[None]:
-    """Make networks of no more bytes than the checkpoint in a run's folder warrants."""
+    """Limit the bytes of networks that are made to what the size of the checkpoint in a run's folder allows."""
     with open_folder(path) as folder, Budget(checkpoint.budget(folder)):
         yield
 
@@ -166,12 +166,15 @@ def _train(learner: Learner, recorder: Recorder, stopper: Stopper, on_row: Calla
 
 
 def log_every(settings: Settings) -> int:
-    """Steps between reports."""
+    """Return the number of steps between reports."""
     return settings.run.log_every or max(settings.run.total_steps // 100, 1)
 
 
 def load(folder: str | Path, which: str = "final") -> Agent:
-    """The agent of a run's folder (`which`: final or best; last where a run stopped early), or of its own folder."""
+    """Load an agent from a run's folder, or from its own. Raises UserError if there is none, or if it does not fit.
+
+    `which` is final or best; a run that stopped early has only last.
+    """
     with open_folder(Path(folder)) as run:
         kept = [name for name in (which, "last") if run.exists(name)]
         with run.folder(kept[0]) if kept else nullcontext(run) as folder_of_agent:

@@ -1,4 +1,4 @@
-"""What trains, put together from settings."""
+"""Learners and agents, made from settings."""
 
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from zoo.training.loop import Learner
 def assemble(
     settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
 ) -> tuple[Learner, Agent]:
-    """What trains, and the agent that it trains, as `settings` say; both untrained."""
+    """Make a learner and the agent that it trains, as `settings` say; both untrained."""
     source: Source
     if settings.run.engine == "inline":
         algo, source, buffer = _inline(settings, env, make_stream, train_stream)
@@ -61,7 +61,7 @@ def _inline(
 
 
 def _reward_normalizer(settings: Settings) -> RewardNormalizer:
-    """What scales rewards. Raises UserError if the algorithm has no discount, which it needs."""
+    """Return what scales rewards. Raises UserError if the algorithm has no discount, which it needs."""
     if not isinstance(settings.config, Discounted):
         raise UserError(f"normalize_reward needs a discount, but {settings.algorithm} has no setting 'gamma'")
     return RewardNormalizer(settings.run.num_envs, settings.config.gamma)

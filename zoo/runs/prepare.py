@@ -20,7 +20,7 @@ from zoo.taxonomy import Data
 def prepare(
     algorithm: str, env: EnvLike, overrides: dict[str, Any], *, source: str, preset: str | None = None
 ) -> Settings:
-    """Resolved settings, with a seed drawn where none is given."""
+    """Resolve settings, and draw a seed if none is given. Raises UserError if a setting is wrong or impossible here."""
     env_id = resolve_id(env) if isinstance(env, str) else _name(env)
     # Tuned settings count on several environments; one environment object is trained with the defaults.
     use_tuned = not isinstance(env, gym.Env)
@@ -33,7 +33,7 @@ def prepare(
 
 
 def check_possible(settings: Settings, env: EnvLike) -> None:
-    """Raise UserError, with the reason, where the machine, the data axis or the engine rules a setting out."""
+    """Raise UserError, with the reason, if the machine, the data axis or the engine rules a setting out."""
     run = settings.run
     if run.device != "cpu" and not torch.cuda.is_available():
         raise UserError(f"device {run.device!r}: torch finds no CUDA GPU here; use --device cpu")
@@ -66,6 +66,6 @@ def _name(env: EnvLike) -> str:
 
 
 def default_folder(settings: Settings) -> Path:
-    """A folder that no other run has: runs/<algorithm>-<env>-s<seed>-<random>."""
+    """Return a folder that no other run has: runs/<algorithm>-<env>-s<seed>-<random>."""
     env = settings.env.replace("/", "-")
     return Path("runs") / f"{settings.algorithm}-{env}-s{settings.run.seed}-{uuid.uuid4().hex[:6]}"

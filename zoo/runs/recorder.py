@@ -1,4 +1,4 @@
-"""What is written down about a run: rows of metrics, evaluations on the way, the best agent and the final one."""
+"""The record of a run: rows of metrics, evaluations on the way, the best agent and the final one."""
 
 import json
 import os
@@ -39,7 +39,7 @@ ROW_LIMIT = 2**20  # bytes in which a row ends
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run leaves: the agent, its settings, its evaluation, its duration and its folder (if any)."""
+    """The result of a run: the agent, its settings, its evaluation, its duration and its folder (if any)."""
 
     agent: Agent
     settings: Settings
@@ -110,7 +110,7 @@ class Recorder:
             self.events = Events(inner, step)
 
     def _cut_metrics(self, folder: Folder) -> None:
-        """Drop the rows that are newer than the checkpoint; where older ones are lost, say so."""
+        """Drop the rows that are newer than the checkpoint; warn if older ones are lost."""
         size = os.fstat(self.metrics.fileno()).st_size
         if size >= self.written:
             self.metrics.truncate(self.written)
@@ -126,7 +126,7 @@ class Recorder:
         )
 
     def mark(self) -> None:
-        """Bring the rows to the disk, and note what a checkpoint that is taken now has to know."""
+        """Flush the rows to the disk, and note the time and their size: state of the checkpoint that follows."""
         os.fsync(self.metrics.fileno())
         self.elapsed, self.written = time.monotonic() - self.started, os.fstat(self.metrics.fileno()).st_size
 
@@ -141,7 +141,10 @@ class Recorder:
         return numbers and 0 < row.get("step", 0) < 2**53 and row.get("seconds", 0) > 0
 
     def rows(self, reports: Iterable[Report], on_step: Callable[[], None] = lambda: None) -> Iterator[Row]:
-        """A row for each report, after the one that a checkpoint left incomplete; `on_step` as for `evaluate`."""
+        """Yield a row for each report, and first the one that a checkpoint left incomplete.
+
+        `on_step` is called as by `evaluate`.
+        """
         if self.row is not None:
             yield self._complete(self.row, on_step)
         for report in reports:
@@ -149,7 +152,7 @@ class Recorder:
             yield self._complete(self.row, on_step)
 
     def _begin(self, report: Report) -> Row:
-        """The row of a report: step, seconds, steps per second, returns of the last episodes, losses."""
+        """Return the row of a report: step, seconds, steps per second, returns of the last episodes, losses."""
         self.returns.extend(episode.episode_return for episode in report.episodes)
         self.lengths.extend(episode.length for episode in report.episodes)
         now = time.monotonic()
@@ -178,7 +181,7 @@ class Recorder:
         return row
 
     def _plot(self, row: Row) -> None:
-        """Tell TensorBoard; training does not depend on it."""
+        """Write TensorBoard's events; warn if that fails, and write no more."""
         try:
             if self.events is not None:
                 self.events.add(row)
@@ -208,7 +211,7 @@ class Recorder:
                 self.agent.write(inner)
 
     def finish(self, on_step: Callable[[], None] = lambda: None) -> Result:
-        """Evaluate and save the final agent; `on_step` as for `evaluate`."""
+        """Evaluate and save the final agent; `on_step` is called as by `evaluate`."""
         seconds = time.monotonic() - self.started
         run, evaluation = self.settings.run, None
         if run.eval_episodes:
@@ -225,7 +228,7 @@ class Recorder:
         return Result(self.agent, self.settings, evaluation, seconds, self.folder.path if self.folder else None)
 
     def rescue(self) -> None:
-        """Keep the agent as it is when a run stops early, if it can act."""
+        """Save the agent of a run that stops early as `last`, if its weights are finite."""
         if all(bool(parameter.isfinite().all()) for parameter in self.agent.parameters()):
             with suppress(StorageError):  # what stopped the run is the news
                 self._save("last")
@@ -245,7 +248,7 @@ class Recorder:
 
 @contextmanager
 def _storage(folder: Folder) -> Iterator[None]:
-    """Raise StorageError for what the file system refuses."""
+    """Raise StorageError instead of OSError."""
     try:
         yield
     except OSError as error:
@@ -253,7 +256,7 @@ def _storage(folder: Folder) -> Iterator[None]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for the record of a run."""
+    """Return versions and machine, for the record of a run."""
     packages = {"zoo": "actor-critic-zoo", **{name: name for name in ("torch", "numpy", "gymnasium")}}
     return {
         "versions": {"python": platform.python_version()} | {key: version(name) for key, name in packages.items()},

@@ -20,9 +20,9 @@ ENVIRONMENTS, PROCESSES = 1024, 4
 
 
 def resumed_settings(folder: Path, total_steps: int | str | None, repeated: Mapping[str, Any]) -> Settings:
-    """The settings of a run's folder, with another budget if one is given.
+    """Return the settings of a run's folder, with another budget if one is given.
 
-    Raises UserError where they are none, or reach further than `repeated` allows.
+    Raises UserError if they are no settings, or reach further than `repeated` allows.
     """
     settings = Settings.from_json(settings_of(folder), str(folder / CONFIG))
     _check_reach(folder, settings.run, repeated)
@@ -59,7 +59,7 @@ def _check_reach(folder: Path, run: Run, repeated: Mapping[str, Any]) -> None:
 
 
 def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:
-    """What makes the run another one than that which began: its budget, versions, the machine."""
+    """Say what differs from when the run began: its budget, versions, the machine."""
     lines = []
     before, after = stored["run"]["total_steps"], settings.run.total_steps
     if before != after:
@@ -80,7 +80,7 @@ def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """The stored settings of a run's folder; a UserError unless they name a known algorithm and an environment."""
+    """Read the settings of a run's folder. Raises UserError unless they name a known algorithm and an environment."""
     if not os.path.lexists(path / CONFIG):
         raise UserError(f"{path} is not a run's folder: it has no {CONFIG}")
     with open_folder(path) as folder:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Stopper(Protocol):
-    """What a run asks between steps, and before it ends."""
+    """Stops a run in good order; called between its steps, and at its end."""
 
     def on_step(self) -> None:
         """Do what is due between two steps of training. Raises KeyboardInterrupt if a signal came."""

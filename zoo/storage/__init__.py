@@ -1,1 +1,1 @@
-"""What is written, and how a file that may be a stranger's is read."""
+"""Agents, state, tensors and JSON in files, which may be a stranger's."""

@@ -62,7 +62,7 @@ class Agent(nn.Module):
 
     @torch.inference_mode()
     def act(self, obs: Array, deterministic: bool = True, started: Array | None = None) -> Array:
-        """Actions of the algorithm, in its own units, for observations in its own form (normalised), (N, ...)."""
+        """Return actions in the algorithm's own units for observations in its own form (normalised), (N, ...)."""
         tensor = torch.as_tensor(obs, device=next(self.algo.parameters()).device)
         if deterministic:
             action: Tensor = self.algo.greedy(tensor)
@@ -72,20 +72,23 @@ class Agent(nn.Module):
 
     @cached_property
     def _behaviour(self) -> Any:
-        """The algorithm, with the same weights, but its own copy of what acting changes, such as the generator."""
+        """Return the algorithm with the same weights, but copies of what acting changes, such as the generator."""
         behaviour = copy.copy(self.algo)
         for name in saved_names(self.algo):
             setattr(behaviour, name, copy.deepcopy(getattr(self.algo, name)))
         return behaviour
 
     def weights(self) -> dict[str, Tensor]:
-        """What acting needs: every parameter and statistic but the state of optimisers."""
+        """Return what acting needs: all parameters and statistics, without the state of optimisers."""
         optimizers = tuple(f"{name}." for name, module in self.named_modules() if isinstance(module, Optimizer))
         return {key: value for key, value in self.state_dict().items() if not key.startswith(optimizers)}
 
-    def save(self, path: Path) -> None:
-        """Write agent.safetensors and agent.json into the folder at `path`, which is made if it is missing."""
-        with open_folder(path, make=True) as folder:
+    def save(self, path: str | Path) -> None:
+        """Write agent.safetensors and agent.json into the folder at `path`, made if it is missing.
+
+        Raises UserError if it cannot be made.
+        """
+        with open_folder(Path(path), make=True) as folder:
             self.write(folder)
 
     def write(self, folder: Folder) -> None:

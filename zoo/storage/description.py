@@ -114,7 +114,7 @@ AnySpace = Annotated[BoxSpace | DiscreteSpace | MultiDiscreteSpace, Field(discri
 
 
 class Spaces(_Strict):
-    """What a Spec is made of."""
+    """The two spaces of a Spec, and whether its actions are scaled."""
 
     observation_space: AnySpace
     action_space: AnySpace

@@ -2,6 +2,7 @@
 
 Everything in a `Folder` is opened relative to its descriptor. Links in it are not followed, at any level; pipes and
 devices are refused without waiting for them. A file is written under another name, flushed to the disk, then renamed.
+For POSIX systems: descriptors of folders, locks and the flushing of a folder are theirs.
 """
 
 import errno
@@ -34,11 +35,11 @@ class Folder:
         return self._status(name) is not None
 
     def names(self) -> list[str]:
-        """The names of all that is in it, sorted."""
+        """Return the names of all that is in it, sorted."""
         return sorted(os.listdir(self.descriptor))
 
     def size(self, name: str) -> int:
-        """The bytes of a plain file. Raises UserError if it is none, or missing."""
+        """Return the number of bytes of a plain file. Raises UserError if it is none, or missing."""
         with self.read(name) as file:
             return os.fstat(file.fileno()).st_size
 
@@ -52,7 +53,7 @@ class Folder:
 
     @contextmanager
     def folder(self, name: str, *, make: bool = False) -> Iterator["Folder"]:
-        """The folder of this name, made if asked for. Raises UserError if it is a link or no folder."""
+        """Open the folder of this name, made if asked for. Raises UserError if it is a link or no folder."""
         if make:
             with suppress(FileExistsError):
                 os.mkdir(name, dir_fd=self.descriptor)
@@ -68,14 +69,14 @@ class Folder:
             os.close(descriptor)
 
     def read(self, name: str) -> BufferedReader:
-        """A plain file, open for reading. Raises UserError if it is missing, or something else."""
+        """Open a plain file for reading. Raises UserError if it is missing, or something else."""
         try:
             return os.fdopen(self._open(name, os.O_RDONLY), "rb")
         except OSError as error:
             raise UserError(f"{self.path / name} cannot be read: {error.strerror}") from None
 
     def append(self, name: str) -> BufferedRandom:
-        """A plain file, open for reading and for writing at its end, made if it is missing.
+        """Open a plain file for reading and for writing at its end; it is made if it is missing.
 
         Raises UserError if it is something else, or if it is a file elsewhere as well (a hard link).
         """
@@ -86,12 +87,12 @@ class Folder:
         return os.fdopen(descriptor, "a+b")
 
     def create(self, name: str) -> BufferedWriter:
-        """A new file, open for writing; an OSError if there is anything of this name."""
+        """Open a new file for writing. Raises OSError if there is anything of this name."""
         return os.fdopen(self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
 
     @contextmanager
     def write(self, name: str) -> Iterator[BufferedWriter]:
-        """A file to write, which gets its name once all is on the disk; after an error, what was there before stays."""
+        """Open a file to write, which gets its name once all is on the disk; an error leaves what was there before."""
         part = f"{name}.part"
         try:
             if self.exists(part):
@@ -175,9 +176,9 @@ class Folder:
 
 @contextmanager
 def open_folder(path: Path, *, make: bool = False) -> Iterator[Folder]:
-    """The folder at `path`, made (with its parents) if asked for; a link to it is the caller's own, and followed.
+    """Open the folder at `path`, made (with its parents) if asked for. Raises UserError if it is missing or no folder.
 
-    Raises UserError if it is missing or something else.
+    `path` itself may be a link: it is the caller's own.
     """
     try:
         if make:

@@ -21,7 +21,7 @@ from zoo.storage.untrusted import SLACK, TENSORS_LIMIT, TEXT_LIMIT, Budget, brie
 
 
 def load_agent(folder: Folder) -> Agent:
-    """The agent that `Agent.write` wrote; a UserError, one line, that names what does not fit.
+    """Load what `Agent.write` wrote. Raises UserError, in one line, which names what does not fit.
 
     The files may be a stranger's. The network is made under a budget that follows from the size of the file of weights:
     what fits the description, but not the file, is refused before it is allocated. Names, types and shapes are then
@@ -70,7 +70,10 @@ def _read_description(file: str, data: Any) -> tuple[Description, Spec, Any]:
 
 
 def _config(file: str, cls: type, values: dict[str, Any]) -> Any:
-    """The algorithm's settings; those that are missing, since they are newer than the file, have their defaults."""
+    """Return the algorithm's settings; those that the file lacks, since they are newer, have their defaults.
+
+    Raises UserError if a setting is unknown, out of range or of another type.
+    """
     config: Any = build(cls, values, file)
     for key, value in registry.to_json(config).items():
         # Text would pass as a number, as it does on the command line; a saved agent has numbers.
@@ -92,7 +95,7 @@ def _make(file: str, described: Description, spec: Spec, config: Any, *, budget:
 
 
 def _check_values(file: str, tensors: dict[str, Tensor]) -> None:
-    """A UserError that names the first tensor with values that no agent can act with."""
+    """Raise UserError, which names the tensor, if there are values that no agent can act with."""
     for key, value in tensors.items():
         if not value.isfinite().all():
             raise UserError(f"{file}: {key!r} has values that are NaN or infinite")

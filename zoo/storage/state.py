@@ -22,7 +22,10 @@ from zoo.spec import Array
 
 
 def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """The state of `value` as JSON; arrays and tensors go into `tensors`, under names that begin with `path`."""
+    """Return the state of `value` as JSON; arrays and tensors go into `tensors`, under names that begin with `path`.
+
+    Raises TypeError if an object does not name its state.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor | np.ndarray):
@@ -33,7 +36,7 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, np.random.Generator):
         return dict(value.bit_generator.state)
     if isinstance(value, list | tuple | deque):
-        if value and not hasattr(value, "_fields") and all(isinstance(each, Tensor | np.ndarray) for each in value):
+        if value and not _is_record(type(value)) and all(isinstance(each, Tensor | np.ndarray) for each in value):
             rows = [torch.as_tensor(each) for each in value]
             if len({(row.shape, row.dtype) for row in rows}) == 1 and rows[0].numel():
                 tensors[path] = torch.stack(rows).detach()
@@ -51,7 +54,7 @@ def _kind(value: Tensor | Array) -> str:
 
 
 def declared(owner: type, name: str) -> Any:
-    """The type that a class declares for an attribute, or for what a property returns; None where it does not."""
+    """Return the type that a class declares for an attribute, or for what a property returns; None if it does not."""
     attribute = getattr(owner, name, None)
     if isinstance(attribute, property):
         return get_type_hints(attribute.fget).get("return")
@@ -75,10 +78,15 @@ def _origin(kind: Any) -> Any:
     return get_origin(kind) or kind
 
 
+def _is_record(kind: Any) -> bool:
+    """Whether a type is a NamedTuple, whose elements have types of their own."""
+    return isinstance(kind, type) and issubclass(kind, tuple) and kind is not tuple
+
+
 def _elements(kind: Any, count: int) -> list[Any]:
-    """The types of the elements of a sequence, of which there are `count`."""
-    if hasattr(kind, "_fields"):
-        return list(get_type_hints(kind).values())
+    """Return the types of the elements of a sequence, of which there are `count`."""
+    if _is_record(_origin(kind)):
+        return list(get_type_hints(_origin(kind)).values())
     return list(get_args(kind)) if get_origin(kind) is tuple else [get_args(kind)[0]] * count
 
 
@@ -88,9 +96,9 @@ def _wrong(kind: Any, state: Any, path: str) -> UserError:
 
 
 def saved_names(value: Any) -> tuple[str, ...]:
-    """The attributes that a checkpoint keeps; a TypeError for an object that says nothing about it.
+    """Return the names of the attributes that a checkpoint keeps, beside the parameters and buffers of a module.
 
-    Of a module that says nothing these are none, besides its parameters and buffers; of an algorithm, its `generator`.
+    An algorithm without `saved` keeps its `generator`, another module nothing. Raises TypeError for other objects.
     """
     if isinstance(value, Stateful):
         return value.saved
@@ -102,9 +110,10 @@ def saved_names(value: Any) -> tuple[str, ...]:
 
 
 class Unpacker:
-    """Gives objects the state that `pack` took from their like; a UserError names what does not fit.
+    """Restores the state that `pack` returned into new objects of the same kind.
 
-    Tensors that stand for themselves, not for a part of a module, come to `device`.
+    Tensors outside of modules go to `device`. All methods raise UserError, which names the attribute, if something is
+    missing or of another type or shape.
     """
 
     def __init__(self, tensors: dict[str, Tensor], device: torch.device | str = "cpu") -> None:
@@ -112,9 +121,9 @@ class Unpacker:
         self.unused = set(tensors)
 
     def restore(self, like: Any, state: Any, path: str, kind: Any = None) -> Any:
-        """What stands for `like` from now on: itself with new content, or a new value where it is a plain one.
+        """Restore one value; returns the object `like` with new content, or a new value if it is a plain one.
 
-        A plain value is of `kind`, the declared type, or as `like` is.
+        A plain value must be of the declared type `kind`; without one, of the type that `like` has.
         """
         if isinstance(like, Tensor | np.ndarray):
             torch.as_tensor(like).copy_(self._like(like, state, path))
@@ -122,7 +131,7 @@ class Unpacker:
             like.set_state(self._like(like.get_state(), state, path))
         elif isinstance(like, np.random.Generator):
             like.bit_generator.state = state
-        elif hasattr(like, "_fields"):
+        elif _is_record(type(like)):
             if not isinstance(state, list):
                 raise _wrong(list, state, path)
             for i, (each, part) in enumerate(zip(like, state, strict=True)):
@@ -157,7 +166,7 @@ class Unpacker:
             )
 
     def _plain(self, kind: Any, state: Any, path: str) -> Any:
-        """The value of type `kind` that `state` describes. Raises UserError if it describes another."""
+        """Return the value of type `kind` that `state` describes. Raises UserError if it describes another."""
         kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
         if state is None and NoneType in kinds:
             return None
@@ -165,7 +174,7 @@ class Unpacker:
         origin = _origin(kind)
         if origin in (list, tuple, deque, dict) and not get_args(kind):
             raise TypeError(f"{path}: its class declares no type for what is in this {origin.__name__}")
-        if origin is tuple or hasattr(origin, "_fields"):
+        if origin is tuple or _is_record(origin):
             sequence = self._sequence(kind, state, path)
             return tuple(sequence) if origin is tuple else kind(*sequence)
         if origin in (list, deque):

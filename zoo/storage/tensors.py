@@ -33,7 +33,7 @@ DTYPES = {
 def write_tensors(
     file: BufferedWriter, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> str:
-    """Write tensors, and text beside them; returns the SHA-256 of what was written.
+    """Write tensors, and text beside them; returns the SHA-256 of the file.
 
     safetensors writes to paths alone, where links are followed, or into a copy of everything in memory. The format:
     the header's length, the header, the elements (https://github.com/huggingface/safetensors#format).
@@ -70,9 +70,9 @@ class Saved(NamedTuple):
 
 @contextmanager
 def read_tensors(folder: Folder, name: str, *, limit: int | None = None, header_limit: int) -> Iterator[Saved]:
-    """A file of tensors, open. Raises UserError if it is not plain, or larger than `limit` bytes, or its header is.
+    """Open a file of tensors. Raises UserError if it is not a plain one, or if it or its header has too many bytes.
 
-    Raises SafetensorError if it has not the format.
+    Raises SafetensorError if the format is another.
     """
     with folder.read(name) as file:
         size, header = os.fstat(file.fileno()).st_size, int.from_bytes(file.read(8), "little")

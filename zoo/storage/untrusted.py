@@ -16,7 +16,7 @@ OVERHEAD = 2**10  # bytes that a tensor takes besides its elements, so that thei
 
 
 def read_json(folder: Folder, name: str) -> Any:
-    """The content of a JSON file that may be a stranger's. Raises UserError unless it is plain, small and valid."""
+    """Read a JSON file that may be a stranger's. Raises UserError unless it is a plain, small and valid one."""
     file = folder.path / name
     try:
         with folder.read(name) as opened:
@@ -44,7 +44,7 @@ def _no_constant(text: str) -> None:
 
 
 def brief(message: str) -> str:
-    """One line of bearable length: what a message quotes may be a stranger's."""
+    """Return a message as one line of at most 600 characters: what it quotes may be a stranger's."""
     line = " ".join(message.split())
     return line if len(line) <= 600 else f"{line[:450]} ... {line[-130:]}"
 
@@ -54,11 +54,13 @@ FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch
 
 
 class Budget(TorchFunctionMode):
-    """Adds up the tensors that are made from a shape, and refuses those above `budget` bytes before they are allocated.
+    """Inside, tensors that are made from a shape may have `budget` bytes in all.
 
-    Whatever else a constructor makes (copies of networks, moments of gradients) is made of these, and so is bounded,
-    too. Sizes come from torch's meta device, which allocates nothing. Building all on that device would be simpler, but
-    loads torch's compiler, which takes a second.
+    Raises UserError before a tensor above that is allocated.
+
+    Constructors make everything else (copies of networks, moments of gradients) from these tensors, so it is bounded,
+    too. Sizes come from torch's meta device, which allocates nothing. Making whole networks on that device would be
+    simpler, but loads torch's compiler, which takes a second.
     """
 
     def __init__(self, budget: int) -> None:
