@@ -4,16 +4,12 @@ Both ends are compared as files: the last checkpoint of a run holds its weights,
 streams and environments.
 """
 
-import copy
-import functools
 import hashlib
 import json
 import os
-import re
-import resource
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +31,12 @@ from zoo.buffers.rows import allocate
 from zoo.cli import main
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
-from zoo.errors import Interrupted, RunError, UserError
+from zoo.errors import RunError, UserError
 from zoo.protocol import Transition
-from zoo.runs import api
 from zoo.runs.checkpoint import FOLDER, MANIFEST, load, save
-from zoo.runs.checkpointer import interval
-from zoo.runs.resumed import resumed_settings
 from zoo.spec import Spec
 from zoo.storage.files import Folder, open_folder
 from zoo.storage.state import Unpacker, pack
-from zoo.training.loop import Learner
 
 ENTRIES = sorted(registry.load().algorithms)
 TIMING = {"seconds", "steps_per_second"}
@@ -231,26 +223,6 @@ def test_environments_are_replayed_to_where_they_were(vec: str) -> None:
     other.close()
 
 
-def test_a_longer_budget_is_announced(tmp_path: Path) -> None:
-    train(tmp_path / "run", "a2c")
-    with pytest.warns(UserWarning, match="the budget changes from 480 to 600 steps"):
-        result = zoo.resume(tmp_path / "run", total_steps=600)
-    assert result.settings.run.total_steps == 600
-    assert rows_of(tmp_path / "run")[-1]["step"] == 600
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert [each["step"] for each in config["resumed"]] == [480]
-
-
-def test_changed_versions_are_listed(tmp_path: Path) -> None:
-    train(tmp_path / "run", "a2c")
-    file = tmp_path / "run" / "config.json"
-    config = json.loads(file.read_text())
-    config["versions"]["torch"] = "1.0"
-    file.write_text(json.dumps(config))
-    with pytest.warns(UserWarning, match=r"not go on bit for bit; changed since it began: torch 1\.0 -> "):
-        zoo.resume(tmp_path / "run")
-
-
 def test_actors_elsewhere_go_on_with_new_episodes(tmp_path: Path) -> None:
     remote = {"engine": "processes", "actors": 2, "num_envs": 1}
     with pytest.raises(StopError):
@@ -259,25 +231,6 @@ def test_actors_elsewhere_go_on_with_new_episodes(tmp_path: Path) -> None:
         zoo.resume(tmp_path / "run")
     rows = rows_of(tmp_path / "run")
     assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
-
-
-def test_a_signal_is_obeyed_between_steps(tmp_path: Path) -> None:
-    import os
-    import signal
-
-    def interrupt(row: dict[str, float]) -> None:
-        if row["step"] == 240:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    train(tmp_path / "whole", "sac", every="600min")
-    settings = runs.prepare("sac", "Pendulum-v1", given_for("sac"), source="test")
-    before = signal.getsignal(signal.SIGTERM)  # another test's Ray may have set one
-    with pytest.raises(Interrupted, match=r"SIGTERM at step 240; go on with: zoo run --resume") as raised:
-        runs.run(settings, "Pendulum-v1", out=tmp_path / "halved", on_row=interrupt)
-    assert raised.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) == before
-    zoo.resume(tmp_path / "halved")
-    assert_same_end(tmp_path / "whole", tmp_path / "halved")
 
 
 def given_for(name: str) -> dict[str, Any]:
@@ -318,19 +271,6 @@ def test_mistakes_are_explained(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [(10000, (10000, None)), ("1e4", (10000, None)), ("5min", (None, 300)), ("0.5m", (None, 30))]
-)
-def test_intervals_are_steps_or_minutes(text: str | int, expected: tuple[Any, Any]) -> None:
-    assert interval(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "0", "-5", "1.5", "nan", "inf", "min", "5h", "0min"])
-def test_other_intervals_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match="expected steps, as 10000, or minutes, as 5min"):
-        interval(text)
-
-
 def test_one_run_has_one_process(tmp_path: Path) -> None:
     def again(row: dict[str, float]) -> None:
         zoo.resume(tmp_path / "run")
@@ -346,14 +286,6 @@ def test_two_checkpoints_are_kept_and_each_is_whole(tmp_path: Path) -> None:
     entries = json.loads((folder / MANIFEST).read_text())["checkpoints"]
     assert [entry["step"] for entry in entries] == [432, 480]
     assert {file.name for file in folder.iterdir()} == {MANIFEST, *(entry["file"] for entry in entries)}
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stopped") / "run"
-    with pytest.raises(StopError):
-        train(folder, "dqn", stop_at=300, every=50)
-    return folder
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(stopped: Path, tmp_path: Path) -> None:
@@ -575,23 +507,6 @@ def test_a_missing_manifest_is_made_anew(newest_is_cut: bool, stopped: Path, tmp
     assert_same_end(tmp_path / "whole", run)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_rows_that_were_lost_are_announced_and_not_made_up(share: float, stopped: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(stopped, tmp_path / "run"))
-    content = (run / "metrics.jsonl").read_bytes()
-    with safe_open(newest_checkpoint(run), "pt") as file:
-        written = json.loads(file.metadata()["state"])["recorder"]["written"]
-    left = int(share * written)
-    (run / "metrics.jsonl").write_bytes(content[:left])
-    with pytest.warns(UserWarning, match=rf"metrics\.jsonl has {left:,} bytes.*after {written:,}: rows"):
-        zoo.resume(run, checkpoint_every=70)
-    lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    steps = [json.loads(line)["step"] for line in lines]
-    assert steps == sorted(set(steps))
-    assert steps[-1] == STEPS
-    assert all(line in content for line in lines[: content[:left].count(b"\n")])
-
-
 @pytest.mark.faults
 @pytest.mark.filterwarnings("ignore:episodes in environment")  # an end too: what does not replay starts anew
 def test_any_changed_checkpoint_is_refused_by_name_or_trains(tmp_path: Path) -> None:
@@ -647,11 +562,6 @@ def test_a_link_is_not_a_checkpoint(stopped: Path, tmp_path: Path) -> None:
         zoo.resume(run)
 
 
-def test_an_object_must_say_what_its_state_is() -> None:
-    with pytest.raises(TypeError, match="object names no attributes in `saved`"):
-        pack({"what": object()}, "", {})
-
-
 def test_a_failed_save_harms_no_earlier_checkpoint(stopped: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(stopped, tmp_path / "run"))
     before = {file.name: file.read_bytes() for file in (run / FOLDER).iterdir()}
@@ -704,42 +614,6 @@ def test_a_broken_stream_begins_a_new_rollout_column() -> None:
     assert rollout.obs[:, 1, 0].tolist() == [50, 51]
 
 
-# What a run's folder, which may be a stranger's, may ask for
-
-
-@pytest.mark.parametrize(
-    ("changes", "message", "flags"),
-    [
-        ({"engine": "ray"}, "a Ray cluster", {"engine": "ray"}),
-        (
-            {"engine": "ray", "ray_address": "evil.example:6379"},
-            "--engine ray --ray-address evil.example:6379",
-            {"engine": "ray", "ray_address": "evil.example:6379"},
-        ),
-        ({"engine": "ray", "ray_address": "$(touch /tmp/x)"}, "--ray-address '$(touch /tmp/x)'", {"engine": "ray"}),
-        ({"engine": "processes", "actors": 1000}, "in 1,000 processes", {"actors": 1000, "num_envs": 2}),
-        ({"num_envs": 65536}, "actors 1 x num_envs 65,536 = 65,536 environments", {"num_envs": 65536, "actors": 1}),
-        ({"vec": "async", "num_envs": 500}, "in 500 processes", {"actors": 1, "num_envs": 500}),
-    ],
-)
-def test_what_reaches_beyond_this_machine_must_be_repeated(
-    changes: dict[str, Any], message: str, flags: dict[str, Any], stopped: Path, tmp_path: Path
-) -> None:
-    run = rewritten(stopped, tmp_path, changes)
-    with pytest.raises(UserError, match=re.escape(message)):
-        resumed_settings(run, None, {})
-    if len(flags) < len(changes):
-        with pytest.raises(UserError, match="to go on, repeat it"):
-            resumed_settings(run, None, flags)
-    else:
-        assert resumed_settings(run, None, {name: str(value) for name, value in flags.items()}).run.num_envs
-    wrong = {
-        name: "processes" if value == "ray" else 7 if isinstance(value, int) else "x" for name, value in flags.items()
-    }
-    with pytest.raises(UserError, match="repeats settings, and changes none"):
-        resumed_settings(run, None, wrong)
-
-
 def rewritten(run: Path, tmp_path: Path, changes: dict[str, Any]) -> Path:
     """A copy of a run whose config.json has other settings."""
     copy = Path(shutil.copytree(run, tmp_path / "rewritten"))
@@ -747,60 +621,6 @@ def rewritten(run: Path, tmp_path: Path, changes: dict[str, Any]) -> Path:
     config["run"] |= changes
     (copy / "config.json").write_text(json.dumps(config))
     return copy
-
-
-def test_endless_evaluations_are_refused(stopped: Path, tmp_path: Path) -> None:
-    run = rewritten(stopped, tmp_path, {"eval_episodes": 10**13})
-    with pytest.raises(UserError, match="eval_episodes = 10000000000000: input should be less than or equal to"):
-        zoo.resume(run)
-
-
-def test_nothing_starts_before_reach_is_checked(
-    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = rewritten(stopped, tmp_path, {"engine": "processes", "actors": 1000})
-    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
-    monkeypatch.setattr(api, "run", lambda *_, **__: pytest.fail("it started"))
-    with pytest.raises(SystemExit) as raised:
-        main(["run", "--resume", str(run)])
-    assert raised.value.code == 2
-    assert f"zoo run --resume {run} --actors 1000 --num-envs 2" in capsys.readouterr().err
-    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"device": "cuda"}, "torch finds no CUDA GPU here"),
-        ({"engine": "processes", "actors": 2, "vec": "async"}, "--vec async is for --engine inline"),
-    ],
-)
-def test_what_this_machine_cannot_do_is_refused_before_it_starts(
-    changes: dict[str, Any], message: str, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=message):
-        zoo.resume(rewritten(stopped, tmp_path, changes))
-    with pytest.raises(UserError, match=message):
-        runs.prepare("dqn", "CartPole-v1", changes, source="test")
-
-
-def test_a_config_that_was_resumed_by_no_list_is_refused(stopped: Path, tmp_path: Path) -> None:
-    run = rewritten(stopped, tmp_path, {})
-    config = json.loads((run / "config.json").read_text()) | {"resumed": 5}
-    (run / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="resumed = 5; expected a list"):
-        zoo.resume(run)
-
-
-def test_endless_rows_are_refused_unread(stopped: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(stopped, tmp_path / "run"))
-    change(run, lambda tensors, state: state["recorder"].update(written=2**50))
-    os.truncate(run / "metrics.jsonl", 2**36)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UserError, match="ends in 1,048,576 bytes without a line"):
-        zoo.resume(run)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
 
 
 def test_a_checkpoint_too_large_to_be_mapped_gives_way(stopped: Path, tmp_path: Path) -> None:
@@ -816,123 +636,6 @@ def test_a_checkpoint_too_large_to_be_mapped_gives_way(stopped: Path, tmp_path: 
     assert rows_of(run)[-1]["step"] == STEPS
 
 
-# Plain values of other types
-
-VALUES: list[Any] = [None, -1, 2**70, -(2**40), 1.5, "x", [], [["a"]], {}]
-PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
-    "dqn": ("dqn", {"priority_exponent": 0.6}),
-    "sarsa": ("sarsa", {"num_steps": 5}),
-    "ddpg": ("ddpg", {}),
-    "a2c": ("a2c", {"normalize_obs": True, "normalize_reward": True}),
-    "impala": ("impala", {"lag": 3, "replayed": 1}),
-}
-Place = tuple[str | int, ...]
-
-
-def places(state: Any, path: Place = ()) -> Iterator[Place]:
-    """Where there is something in plain data: each part of it, and each part of these."""
-    if path:
-        yield path
-    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ()
-    for key, part in items:
-        yield from places(part, (*path, key))
-
-
-def assign(state: Any, place: Place, value: Any) -> None:
-    for key in place[:-1]:
-        state = state[key]
-    state[place[-1]] = value
-
-
-@pytest.fixture(scope="module")
-def halted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A run of a case of PLAIN that stopped halfway, with one checkpoint and 30 steps to go."""
-
-    @functools.cache
-    def make(case: str) -> Path:
-        name, changes = PLAIN[case]
-        folder = tmp_path_factory.mktemp("halted") / "run"
-        with pytest.raises(StopError):
-            train(folder, name, stop_at=120, every=55, hidden=(4,), eval_every=60, compile="off", **changes)
-        for file in sorted((folder / FOLDER).glob("*.safetensors"))[:-1]:
-            file.unlink()
-        manifest = json.loads((folder / FOLDER / MANIFEST).read_text())
-        manifest["checkpoints"] = manifest["checkpoints"][-1:]
-        (folder / FOLDER / MANIFEST).write_text(json.dumps(manifest))
-        config = json.loads((folder / "config.json").read_text())
-        config["run"]["total_steps"] = manifest["checkpoints"][-1]["step"] + 30
-        (folder / "config.json").write_text(json.dumps(config))
-        return folder
-
-    return make
-
-
-def outcome_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Go on with a run for no more steps than are left of it, with room for a rollout: how it ended."""
-    steps = 0
-    original = Learner.finished
-
-    def finished(self: Learner, total_steps: int) -> bool:
-        nonlocal steps
-        steps += 1
-        assert steps < 200, "it trains for ever"
-        return original(self, total_steps)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Learner, "finished", finished)
-        patch.setattr(os, "fsync", lambda _: None)
-        try:
-            zoo.resume(run)
-        except UserError as error:
-            return "refused" if "\n" not in str(error) else "refused in several lines"
-    return "trained"
-
-
-def assert_refused_or_trained(
-    case: str, chosen: Callable[[list[Any]], list[Any]], halted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = halted(case)
-    (file,) = (original / FOLDER).glob("*.safetensors")
-    tensors = load_file(file)
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-    state = json.loads(metadata["state"])
-    ends = {"refused": 0, "trained": 0}
-    for place, value in chosen([(place, value) for place in places(state) for value in VALUES]):
-        run = original.with_name("changed")
-        shutil.copytree(original, run)
-        edited = copy.deepcopy(state)
-        assign(edited, place, value)
-        save_file(tensors, run / FOLDER / file.name, {"schema": metadata["schema"], "state": json.dumps(edited)})
-        reseal(run)
-        try:
-            ends[outcome_of(run, monkeypatch)] += 1
-        except BaseException as error:
-            raise AssertionError(f"{'.'.join(map(str, place))} = {value!r}") from error
-        shutil.rmtree(run)
-    assert ends["refused"] > ends["trained"], ends
-
-
-@pytest.mark.filterwarnings("ignore:episodes in environment", "ignore:.*rows before it are lost")
-@pytest.mark.parametrize("case", PLAIN)
-def test_a_plain_value_of_another_type_is_refused_or_trains(
-    case: str, halted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = np.random.default_rng(len(case))
-    assert_refused_or_trained(
-        case, lambda changes: [changes[i] for i in rng.permutation(len(changes))[:25]], halted, monkeypatch
-    )
-
-
-@pytest.mark.matrix
-@pytest.mark.filterwarnings("ignore:episodes in environment", "ignore:.*rows before it are lost")
-@pytest.mark.parametrize("case", PLAIN)
-def test_any_plain_value_of_another_type_is_refused_or_trains(
-    case: str, halted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert_refused_or_trained(case, lambda changes: changes, halted, monkeypatch)
-
-
 @pytest.mark.parametrize("left", ["no folder", "an empty folder"])
 def test_a_finished_run_without_checkpoints_is_not_begun_anew(left: str, tmp_path: Path) -> None:
     train(tmp_path / "run", "a2c")
@@ -943,55 +646,3 @@ def test_a_finished_run_without_checkpoints_is_not_begun_anew(left: str, tmp_pat
     with pytest.raises(UserError, match="run is finished, and has no checkpoint to go on from"):
         zoo.resume(tmp_path / "run")
     assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
-
-
-Edit = Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]
-
-
-def retyped(end: str, fn: Callable[[torch.Tensor], torch.Tensor]) -> Edit:
-    """Replace the tensors whose names have this in them."""
-    return lambda t, s: t.update({key: fn(value) for key, value in t.items() if end in key})
-
-
-NONSENSE: dict[str, tuple[str, Edit, str]] = {
-    "samples without end": (
-        "dqn",
-        lambda t, s: s["learner"]["buffer"].update(_unlearned=2**52, _stored=2**52),
-        "buffer",
-    ),
-    "a negative priority": (
-        "dqn",
-        lambda t, s: s["learner"]["buffer"]["_priorities"].update(largest=-1.0),
-        "_priorities",
-    ),
-    "sums that are no scalars": ("dqn", retyped("learner.sums", lambda x: x.expand(2).clone()), "learner has"),
-    "sums of counts": ("dqn", retyped("learner.sums", lambda x: x.long()), "learner has"),
-    "counts of nothing": ("dqn", lambda t, s: s["learner"]["counts"].update(x=1), "learner has"),
-    "more steps since a report than ever": ("dqn", lambda t, s: s["learner"].update(since_report=10**6), "learner has"),
-    "fewer lengths than returns": ("dqn", lambda t, s: s["recorder"].update(lengths=[]), "recorder has"),
-    "time that runs back": ("dqn", lambda t, s: s["recorder"].update(elapsed=-1.0), "recorder has"),
-    "actions of another type": ("dqn", retyped("envs.actions", lambda x: x.double()), "envs has"),
-    "actions by the million": (
-        "dqn",
-        retyped("envs.actions", lambda x: x.new_zeros(2**20, 0)),
-        "actions has no elements",
-    ),
-    "a promise of no action": ("sarsa", retyped("chosen.1", lambda x: x + 2), "algo has"),
-    "a promise of a fraction": ("sarsa", retyped("chosen.1", lambda x: x.float()), "algo has"),
-    "promises without observations": ("sarsa", retyped("chosen.0", lambda x: x[:1]), "algo has"),
-    "noise that is NaN": ("ddpg", retyped("noise.state", lambda x: x * torch.nan), "noise has"),
-    "noise of integers": ("ddpg", retyped("noise.state", lambda x: x.long()), "noise has"),
-}
-
-
-@pytest.mark.parametrize("case", NONSENSE)
-def test_values_of_the_right_type_that_make_no_sense_are_refused(
-    case: str, halted: Callable[[str], Path], tmp_path: Path
-) -> None:
-    name, edit, message = NONSENSE[case]
-    run = Path(shutil.copytree(halted(name), tmp_path / "run"))
-    before = rows_of(run)
-    change(run, edit)
-    with pytest.raises(UserError, match=rf"does not fit this run: [\w. ]*{message}"):
-        zoo.resume(run)
-    assert rows_of(run) == before

@@ -8,12 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from zoo.errors import UserError
 from zoo.storage.files import Folder, open_folder
-from zoo.storage.tensors import write_tensors
 
 OUTSIDE = "outside"
 
@@ -164,25 +161,3 @@ def test_a_lock_that_cannot_be_opened_is_named(run: Path) -> None:
 def test_a_folder_that_is_none_is_named(path: str, why: str, run: Path) -> None:
     with pytest.raises(UserError, match=f"{path} cannot be opened: {why}"), open_folder(run.parent / path):
         pass
-
-
-def test_tensors_are_read_by_safetensors_as_they_were_written(run: Path) -> None:
-    tensors = {
-        "matrix": torch.arange(6, dtype=torch.float64).reshape(2, 3).T,
-        "empty": torch.zeros(0, 4),
-        "scalar": torch.tensor(7),
-        "one": torch.ones(1).expand(1),
-        "strided": torch.arange(10, dtype=torch.int16)[::3],
-        "flags": torch.tensor([True, False, True]),
-        "bytes": torch.arange(5, dtype=torch.uint8),
-        "halves": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
-    }
-    with open_folder(run) as folder, folder.write("file") as file:
-        digest = write_tensors(file, tensors, {"text": "ü"})
-    loaded = load_file(run / "file")
-    assert loaded.keys() == tensors.keys()
-    for name, tensor in tensors.items():
-        assert loaded[name].dtype == tensor.dtype
-        assert torch.equal(loaded[name], tensor)
-    shown = subprocess.run(["sha256sum", str(run / "file")], capture_output=True, text=True, check=True)
-    assert shown.stdout.split()[0] == digest

@@ -1,0 +1,106 @@
+"""What a run's folder, which may be a stranger's, may ask for, and what is said of a run that goes on changed."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import zoo
+from runs.test_checkpoint import rewritten, rows_of, train
+from zoo import runs
+from zoo.cli import main
+from zoo.errors import UserError
+from zoo.runs import api
+from zoo.runs.resumed import resumed_settings
+
+
+def test_a_longer_budget_is_announced(tmp_path: Path) -> None:
+    train(tmp_path / "run", "a2c")
+    with pytest.warns(UserWarning, match="the budget changes from 480 to 600 steps"):
+        result = zoo.resume(tmp_path / "run", total_steps=600)
+    assert result.settings.run.total_steps == 600
+    assert rows_of(tmp_path / "run")[-1]["step"] == 600
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert [each["step"] for each in config["resumed"]] == [480]
+
+
+def test_changed_versions_are_listed(tmp_path: Path) -> None:
+    train(tmp_path / "run", "a2c")
+    file = tmp_path / "run" / "config.json"
+    config = json.loads(file.read_text())
+    config["versions"]["torch"] = "1.0"
+    file.write_text(json.dumps(config))
+    with pytest.warns(UserWarning, match=r"not go on bit for bit; changed since it began: torch 1\.0 -> "):
+        zoo.resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "flags"),
+    [
+        ({"engine": "ray"}, "a Ray cluster", {"engine": "ray"}),
+        (
+            {"engine": "ray", "ray_address": "evil.example:6379"},
+            "--engine ray --ray-address evil.example:6379",
+            {"engine": "ray", "ray_address": "evil.example:6379"},
+        ),
+        ({"engine": "ray", "ray_address": "$(touch /tmp/x)"}, "--ray-address '$(touch /tmp/x)'", {"engine": "ray"}),
+        ({"engine": "processes", "actors": 1000}, "in 1,000 processes", {"actors": 1000, "num_envs": 2}),
+        ({"num_envs": 65536}, "actors 1 x num_envs 65,536 = 65,536 environments", {"num_envs": 65536, "actors": 1}),
+        ({"vec": "async", "num_envs": 500}, "in 500 processes", {"actors": 1, "num_envs": 500}),
+    ],
+)
+def test_what_reaches_beyond_this_machine_must_be_repeated(
+    changes: dict[str, Any], message: str, flags: dict[str, Any], stopped: Path, tmp_path: Path
+) -> None:
+    run = rewritten(stopped, tmp_path, changes)
+    with pytest.raises(UserError, match=re.escape(message)):
+        resumed_settings(run, None, {})
+    if len(flags) < len(changes):
+        with pytest.raises(UserError, match="to go on, repeat it"):
+            resumed_settings(run, None, flags)
+    else:
+        assert resumed_settings(run, None, {name: str(value) for name, value in flags.items()}).run.num_envs
+    wrong = {
+        name: "processes" if value == "ray" else 7 if isinstance(value, int) else "x" for name, value in flags.items()
+    }
+    with pytest.raises(UserError, match="repeats settings, and changes none"):
+        resumed_settings(run, None, wrong)
+
+
+def test_endless_evaluations_are_refused(stopped: Path, tmp_path: Path) -> None:
+    run = rewritten(stopped, tmp_path, {"eval_episodes": 10**13})
+    with pytest.raises(UserError, match="eval_episodes = 10000000000000: input should be less than or equal to"):
+        zoo.resume(run)
+
+
+def test_nothing_starts_before_reach_is_checked(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = rewritten(stopped, tmp_path, {"engine": "processes", "actors": 1000})
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    monkeypatch.setattr(api, "run", lambda *_, **__: pytest.fail("it started"))
+    with pytest.raises(SystemExit) as raised:
+        main(["run", "--resume", str(run)])
+    assert raised.value.code == 2
+    assert f"zoo run --resume {run} --actors 1000 --num-envs 2" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "cuda"}, "torch finds no CUDA GPU here"),
+        ({"engine": "processes", "actors": 2, "vec": "async"}, "--vec async is for --engine inline"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_refused_before_it_starts(
+    changes: dict[str, Any], message: str, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=message):
+        zoo.resume(rewritten(stopped, tmp_path, changes))
+    with pytest.raises(UserError, match=message):
+        runs.prepare("dqn", "CartPole-v1", changes, source="test")
