@@ -11,7 +11,7 @@ import torch
 from torch import Generator
 
 from zoo.buffers.priorities import SumTree
-from zoo.buffers.rows import allocate, check_memory, exist
+from zoo.buffers.rows import allocate, check_memory, in_spaces
 from zoo.errors import UserError
 from zoo.protocol import Segment, Transition, map_fields
 from zoo.spec import Array, Spec
@@ -179,7 +179,7 @@ class ReplayBuffer:
         counts = 0 <= self._unlearned <= self._stored and not due and self._used <= self.num_slots
         any_left = self._startable[: self._used].any() == (self._stored > 0)
         rows = self.contents._replace(next_obs=self.finals["obs"])
-        return bool(inside.all()) and counts and any_left and exist(rows, self.spec)
+        return bool(inside.all()) and counts and any_left and in_spaces(rows, self.spec)
 
     @property
     def contents(self) -> Transition[Array]:

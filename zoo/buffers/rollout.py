@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.buffers.rows import allocate, check_memory, exist
+from zoo.buffers.rows import allocate, check_memory, in_spaces
 from zoo.protocol import Transition, map_fields
 from zoo.spec import Array, Spec
 
@@ -49,7 +49,7 @@ class _Columns:
     def check_state(self) -> bool:
         """Whether a restored state makes sense: between steps, a full column may wait, but no batch is due."""
         inside = bool(((self._filled >= 0) & (self._filled <= self.num_steps)).all()) and not self._due()
-        return inside and min(self._taken, self._unused) >= 0 and exist(self._rows, self.spec)
+        return inside and min(self._taken, self._unused) >= 0 and in_spaces(self._rows, self.spec)
 
     def cut(self, columns: Array) -> None:
         """What comes next for these environments does not follow on what came before, which is dropped."""

@@ -22,7 +22,7 @@ def allocate(spec: Spec, *shape: int) -> Transition[Array]:
     )
 
 
-def exist(rows: Transition[Array], spec: Spec) -> bool:
+def in_spaces(rows: Transition[Array], spec: Spec) -> bool:
     """Whether the discrete actions and observations of `rows` are among those of `spec`."""
     choices = [] if isinstance(spec.action_space, spaces.Box) else [(rows.action, np.array(spec.action_sizes))]
     if isinstance(spec.observation_space, spaces.Discrete):
