@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.envs.envs import Envs
+from zoo.envs.replay import replay
 from zoo.machine import device_of
 from zoo.protocol import NONE, Algorithm, Progress, Step
 
@@ -38,7 +39,7 @@ class Inline:
             load_weights(self.copy, weights_of(self.algo))
 
     def resume(self) -> list[str]:
-        self.broken = self.envs.replay()
+        self.broken = replay(self.envs)
         if not len(self.broken):
             return []
         columns = ", ".join(map(str, self.broken))
