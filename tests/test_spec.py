@@ -15,13 +15,13 @@ from scipy.stats import chisquare, norm
 
 import zoo
 from zoo import registry
-from zoo.actors.inline import act_and_step
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
 from zoo.errors import UserError
 from zoo.protocol import Progress
 from zoo.spec import Spec, numbers
 from zoo.storage.agent import Agent
+from zoo.training.loop import act_and_step
 
 OBS = spaces.Box(-1, 1, (2,))
 CPU = torch.device("cpu")

@@ -29,7 +29,6 @@ from zoo import registry
 from zoo.actors import processes
 from zoo.actors import remote as remote_actors
 from zoo.actors.cluster import Cluster, RayWorker
-from zoo.actors.inline import load_weights, weights_of
 from zoo.actors.processes import Processes
 from zoo.actors.remote import Collected, Job, Remote, Worker
 from zoo.buffers.rows import allocate
@@ -43,6 +42,7 @@ from zoo.settings import Run
 from zoo.spec import Spec
 from zoo.taxonomy import Data
 from zoo.training.loop import Learner
+from zoo.training.weights import load_weights, weights_of
 
 SPEC = Spec(gym.spaces.Box(-9, 9, (1,)), gym.spaces.Discrete(2))
 SMALL = {"total_steps": 200, "num_envs": 2, "num_steps": 5, "seed": 0, "eval_every": 0, "eval_episodes": 0}
