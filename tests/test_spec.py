@@ -12,6 +12,7 @@ from gymnasium import spaces
 from numpy.random import SeedSequence
 from numpy.typing import NDArray
 from scipy.stats import chisquare, norm
+from worlds import FLOATS
 
 import zoo
 from zoo import registry
@@ -203,3 +204,8 @@ def test_integers_that_were_saved_as_floats_are_read() -> None:
     data["action_space"] |= {"low": ["-2.0"], "high": ["5.0"]}
     assert Spec.from_json(data).action_space == spaces.Box(-2, 5, (1,), np.int8)
     assert numbers(["9223372036854775807", "-3"]).tolist() == [2**63 - 1, -3]
+
+
+def test_actions_without_a_dimension_are_refused() -> None:
+    with pytest.raises(UserError, match=r"action space Box\(.*\(0,\), float32\) has no dimension"):
+        Spec(FLOATS, spaces.Box(-1, 1, (0,), np.float32))
