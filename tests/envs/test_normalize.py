@@ -5,14 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.random import SeedSequence
 from probes import ScriptedEnv, scripted_action
+from small import RandomEnv, small
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from worlds import NUM_ENVS, STEPS, by_time, drive, truth
 
+import zoo
 from zoo.envs.envs import Envs
 from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
+from zoo.errors import UserError
 
 
 def test_statistics_are_those_of_all_that_is_acted_on_and_whiten_the_final_observation_too() -> None:
@@ -126,3 +130,8 @@ def test_rewards_are_scaled_for_learning_and_reported_raw() -> None:
     assert returns == pytest.approx(expected)
     assert scaled != pytest.approx([reward for reward, _ in rewards])
     assert np.sign(scaled).tolist() == np.sign([reward for reward, _ in rewards]).tolist()
+
+
+def test_normalisation_of_observations_needs_floats() -> None:
+    with pytest.raises(UserError, match="needs observations of floats"):
+        zoo.train("ppo", lambda: RandomEnv(spaces.Discrete(3), spaces.Discrete(2)), **small("ppo", normalize_obs=True))
