@@ -18,9 +18,9 @@ from numpy.random import SeedSequence
 from torch import Tensor
 
 from zoo import registry
-from zoo.actors.inline import acting_parameters
 from zoo.protocol import Progress
 from zoo.spec import Spec
+from zoo.training.weights import acting_parameters
 
 CHOICES = 64
 

@@ -31,6 +31,7 @@ from tally import Tally
 import zoo
 from zoo import runs
 from zoo.envs import envs as stepping
+from zoo.envs import workers
 from zoo.errors import DivergedError, EnvError, Interrupted, RunError, StorageError
 from zoo.runs import recorder
 from zoo.runs.checkpoint import FOLDER, MANIFEST
@@ -227,7 +228,7 @@ def test_a_failing_environment(
     flaw: str, vec: str, tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run stops and says where; nothing bad was learned from: resumed, it ends as one that never failed."""
-    monkeypatch.setattr(stepping, "TIMEOUT", 2.0)
+    monkeypatch.setattr(workers, "TIMEOUT", 2.0)
     given = {"total_steps": 400, "seed": 1, "num_envs": 2, "vec": vec, "log_every": 20, "eval_every": 0}
     settings = runs.prepare("dqn", lambda: gym.Env(), {**given, "eval_episodes": 0, "learning_starts": 20}, source="t")
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "envs": set[str](),
     "algos": {"parts", "buffers"},
     "storage": {"envs"},
-    "actors": {"buffers", "envs"},
+    "actors": {"buffers", "envs", "training"},
     "training": {"envs", "storage"},
     "runs": {"actors", "envs", "storage", "training"},
     "crosscheck": {"parts", "runs", "storage", "training"},

@@ -13,11 +13,10 @@ from probes import ALGORITHMS, GAMMA, PROBES, Array, Probe, TruncationIsTerminat
 
 import zoo
 from zoo import registry
-from zoo.actors.inline import Inline
 from zoo.config import build
 from zoo.envs.envs import Envs
 from zoo.taxonomy import Target
-from zoo.training.loop import Learner
+from zoo.training.loop import Inline, Learner
 
 # With rectified units the actors saturate on some seeds before the critic has the right slope.
 DETERMINISTIC = {"num_updates": 4, "learning_rate": 0.003, "noise_std": 0.5, "hidden": (64, 64), "activation": "tanh"}

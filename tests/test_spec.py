@@ -12,10 +12,10 @@ from gymnasium import spaces
 from numpy.random import SeedSequence
 from numpy.typing import NDArray
 from scipy.stats import chisquare, norm
+from worlds import FLOATS
 
 import zoo
 from zoo import registry
-from zoo.actors.inline import act_and_step
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
 from zoo.errors import UserError
@@ -23,6 +23,7 @@ from zoo.protocol import Progress
 from zoo.spec import Spec
 from zoo.storage.agent import Agent
 from zoo.storage.description import Spaces, describe
+from zoo.training.loop import act_and_step
 
 OBS = spaces.Box(-1, 1, (2,))
 CPU = torch.device("cpu")
@@ -197,3 +198,8 @@ def test_bounds_survive_a_saved_agent(case: str, tmp_path: Path) -> None:
     algo = registry.make("ppo", spec, registry.load_class("ppo").Config(hidden=(4,)), SeedSequence(0))
     Agent("ppo", algo, spec).save(tmp_path)
     zoo.load(tmp_path).spec.check_same(spec)
+
+
+def test_actions_without_a_dimension_are_refused() -> None:
+    with pytest.raises(UserError, match=r"action space Box\(.*\(0,\), float32\) has no dimension"):
+        Spec(FLOATS, spaces.Box(-1, 1, (0,), np.float32))

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from zoo import registry
-from zoo.actors.inline import act_and_step
 from zoo.envs.envs import Envs
 from zoo.parts.noise import ActionNoise
 from zoo.protocol import Progress
+from zoo.training.loop import act_and_step
 
 Array = NDArray[Any]
 LENGTHS = (3, 5, 1, 40)

@@ -15,7 +15,6 @@ from scipy.stats import chisquare, kstwobign, norm
 
 import zoo
 from zoo import registry
-from zoo.actors.inline import Inline
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
 from zoo.parts.critics import Deterministic, SquashedPolicy
@@ -24,7 +23,7 @@ from zoo.protocol import END, Progress
 from zoo.settings import resolve
 from zoo.spec import Spec
 from zoo.storage.agent import Agent
-from zoo.training.loop import Learner
+from zoo.training.loop import Inline, Learner
 
 Array = NDArray[Any]
 Cdf = Callable[[Array], Array]

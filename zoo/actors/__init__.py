@@ -1,1 +1,1 @@
-"""Who acts: this process, others of this machine, or a Ray cluster."""
+"""Who acts elsewhere: other processes of this machine, or a Ray cluster (zoo.training.loop acts in this one)."""

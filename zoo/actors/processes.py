@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.actors.inline import weights_of
 from zoo.actors.remote import Collected, Failure, Job, Worker, failure
 from zoo.buffers.rows import allocate
 from zoo.errors import UserError
 from zoo.machine import obey_parent, safe_path
 from zoo.protocol import Algorithm, Transition
 from zoo.spec import Spec
+from zoo.training.weights import weights_of
 
 
 class Memory(NamedTuple):

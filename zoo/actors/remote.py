@@ -16,7 +16,6 @@ import torch
 from numpy.random import SeedSequence
 from torch import Tensor
 
-from zoo.actors.inline import act_and_step, load_weights, weights_of
 from zoo.buffers.rows import allocate
 from zoo.envs.envs import Envs
 from zoo.envs.make import EnvLike, vectorize
@@ -25,6 +24,8 @@ from zoo.machine import set_processor
 from zoo.protocol import NONE, Algorithm, Episode, Progress, Step, Transition
 from zoo.spec import Array, Spec
 from zoo.taxonomy import Data
+from zoo.training.loop import act_and_step
+from zoo.training.weights import load_weights, weights_of
 
 OUTSTANDING = 2  # segments that an off-policy actor may be asked for ahead, so that it never idles
 MAX_RESTARTS = 3  # of each actor: a lost node takes several at once

@@ -1,21 +1,18 @@
 """Making environments: ids, factories or objects become one vector environment."""
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 
-from zoo.envs.guard import Guard, _guarded, making
 from zoo.envs.ids import make_env, resolve_id
 from zoo.envs.native import _native
 from zoo.envs.pool import Pool
-from zoo.envs.sync import Sync
-from zoo.envs.workers import ASYNC, _in_worker
+from zoo.envs.sync import Guard, Sync, _guarded, making
+from zoo.envs.workers import Workers
 from zoo.errors import UserError
-from zoo.machine import safe_path
 
 EnvLike = str | gym.Env[Any, Any] | Callable[[], gym.Env[Any, Any]]
 
@@ -48,10 +45,4 @@ def vectorize(env: EnvLike, num_envs: int, vec: str = "sync", **kwargs: Any) -> 
             raise UserError(f"envpool makes environments of ids, not of {env}; use --vec sync or --vec async")
         return Pool(resolve_id(env), num_envs, **kwargs)
     factories = [partial(_guarded, factory, index) for index in range(num_envs)]
-    if vec == "async":
-        factories = [partial(_in_worker, each, os.getpid()) for each in factories]
-        with safe_path():
-            vector = AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.DISABLED)
-        ASYNC.add(vector)
-        return vector
-    return Sync(factories)
+    return Workers(factories) if vec == "async" else Sync(factories)

@@ -60,6 +60,20 @@ class ObsNormalizer(RunningMoments):
         scaled = (obs - self.mean.numpy()) / np.sqrt(self.var.numpy() + EPS)
         return np.clip(scaled, -10, 10).astype(np.float32)
 
+    def whiten(self, obs: Array, next_obs: Array, ended: Array, rows: Array) -> tuple[Array, Array]:
+        """What to act on next and the successors, (B, ...) each, after the statistics took in `rows` of the former.
+
+        Final observations, in the rows that `ended`, are whitened before the new episodes' first ones are counted.
+        (Stable-Baselines3's VecNormalize)
+        """
+        final = self(next_obs[ended])
+        self.update(obs[rows])
+        obs = successors = self(obs)
+        if ended.size:
+            successors = obs.copy()
+            successors[ended] = final
+        return obs, successors
+
 
 class RewardNormalizer(RunningMoments):
     """reward / std of the discounted return so far, clipped to ±10; the mean is not removed, so signs stay.

@@ -8,7 +8,6 @@ from numpy.random import SeedSequence
 
 from zoo import registry
 from zoo.actors.cluster import Cluster
-from zoo.actors.inline import Inline
 from zoo.actors.processes import Processes
 from zoo.actors.remote import Job, Remote
 from zoo.envs.autoreset import autoreset_mode
@@ -21,7 +20,7 @@ from zoo.settings import Settings
 from zoo.spec import Spec
 from zoo.storage.agent import Agent
 from zoo.training.compile import compile_step
-from zoo.training.loop import Learner
+from zoo.training.loop import Inline, Learner
 
 
 def assemble(

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from zoo.envs.envs import episode_seed
-from zoo.envs.guard import Guard
 from zoo.envs.ids import make_env
+from zoo.envs.sync import Guard
 from zoo.errors import EnvError, StorageError, UserError
 from zoo.spec import Spec
 from zoo.storage.agent import Agent

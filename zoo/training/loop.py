@@ -1,15 +1,19 @@
-"""The one training loop, a generator of reports. Command line, benchmarks and tests consume it."""
+"""The one training loop: act, step, store, learn. Command line, benchmarks and tests consume its reports."""
 
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from zoo.envs.envs import Envs
+from zoo.envs.replay import replay
 from zoo.errors import DivergedError
 from zoo.machine import device_of
-from zoo.protocol import Algorithm, Buffer, Episode, Progress, Source, map_fields
+from zoo.protocol import NONE, Algorithm, Buffer, Episode, Progress, Source, Step, map_fields
+from zoo.training.weights import load_weights, weights_of
 
 
 class Report(NamedTuple):
@@ -89,3 +93,50 @@ class Learner:
         report = Report(self.step, self.episodes, means | self.source.metrics() | self.buffer.metrics())
         self.episodes, self.sums, self.counts = [], {}, {}
         return report
+
+
+class Inline:
+    """Experience from this process; with `copy`, of a copy of the learner that is refreshed every `lag` updates."""
+
+    saved = ("copy", "envs", "updates")
+
+    def __init__(self, algo: Algorithm, envs: Envs, *, copy: Algorithm | None = None, lag: int = 0) -> None:
+        self.algo, self.envs, self.copy, self.lag = algo, envs, copy, lag
+        self.actor, self.num_envs, self.device = copy or algo, envs.num_envs, device_of(algo)
+        self.updates = 0
+        self.broken = NONE
+        if copy is not None:
+            load_weights(copy, weights_of(algo))
+        envs.reset()
+
+    def step(self, progress: Progress, on_wait: Callable[[], None] = lambda: None) -> Step:
+        step = act_and_step(self.actor, self.envs, progress, self.device)
+        if len(self.broken):
+            step, self.broken = step._replace(broken=self.broken), NONE
+        return step
+
+    def learned(self) -> None:
+        self.updates += 1
+        if self.copy is not None and self.updates % self.lag == 0:
+            load_weights(self.copy, weights_of(self.algo))
+
+    def resume(self) -> list[str]:
+        self.broken = replay(self.envs)
+        if not len(self.broken):
+            return []
+        columns = ", ".join(map(str, self.broken))
+        return [f"episodes in environment {columns} start anew: replaying their actions led elsewhere"]
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+    def close(self) -> None:
+        self.envs.close()
+
+
+def act_and_step(actor: Algorithm, envs: Envs, progress: Progress, device: torch.device) -> Step:
+    """Choose an action for every environment and take it."""
+    progress = Progress(progress.step, progress.total, envs.lengths == 0)
+    with torch.inference_mode():
+        action, log_prob = actor.act(torch.from_numpy(envs.obs).to(device), progress)
+    return envs.step(action.cpu().numpy(), None if log_prob is None else log_prob.cpu().numpy())

@@ -1,0 +1,46 @@
+"""Vector environments of somebody else's making, which nothing inside guards."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from zoo.envs.sync import Sync, fail
+from zoo.envs.workers import Workers
+from zoo.errors import EnvError
+from zoo.spec import Array
+
+# What a step returns beside observations: name, numpy's letters for its kinds, and these in words.
+PARTS = (("rewards", "biuf", "numbers"), ("terminated", "b", "True or False"), ("truncated", "b", "True or False"))
+
+
+class Watched:
+    """A vector environment of somebody else's making. Raises EnvError if it fails, or returns no such numbers."""
+
+    def __init__(self, vector: VectorEnv[Any, Any, Any]) -> None:
+        self.vector: Any = vector
+        self.close = vector.close
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
+        """The first observations, and infos."""
+        try:
+            return self.vector.reset(seed=seed, options=options)
+        except BaseException as error:
+            fail("reset", error)
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, Any]:
+        """Observations, rewards, terminated and truncated, (B, ...) each, and infos."""
+        try:
+            obs, *parts, infos = self.vector.step(actions)
+        except BaseException as error:
+            fail("step", error)
+        reward, terminated, truncated = map(np.asarray, parts)
+        for values, (name, kinds, expected) in zip((reward, terminated, truncated), PARTS, strict=True):
+            if values.dtype.kind not in kinds:
+                raise EnvError(f"the environments' {name} are of {values.dtype}; expected {expected}")
+        return obs, reward, terminated, truncated, infos
+
+
+def watched(vector: VectorEnv[Any, Any, Any]) -> Any:
+    """The vector environment, which raises EnvError for whatever goes wrong in it; this package's own do."""
+    return vector if isinstance(vector, Sync | Workers) else Watched(vector)
