@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "algos": {"parts", "buffers"},
     "storage": {"envs"},
     "actors": {"buffers", "envs"},
-    "training": {"envs", "storage"},
+    "training": {"envs", "parts", "storage"},
     "runs": {"actors", "envs", "storage", "training"},
     "crosscheck": {"parts", "runs", "storage", "training"},
     "bench": {"crosscheck", "envs", "runs", "storage", "training"},

@@ -20,7 +20,7 @@ from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
 from zoo.errors import UserError
 from zoo.protocol import Progress
-from zoo.spec import Spec, numbers
+from zoo.spec import Spec, check_space, numbers
 from zoo.storage.agent import Agent
 
 OBS = spaces.Box(-1, 1, (2,))
@@ -203,3 +203,12 @@ def test_integers_that_were_saved_as_floats_are_read() -> None:
     data["action_space"] |= {"low": ["-2.0"], "high": ["5.0"]}
     assert Spec.from_json(data).action_space == spaces.Box(-2, 5, (1,), np.int8)
     assert numbers(["9223372036854775807", "-3"]).tolist() == [2**63 - 1, -3]
+
+
+# Which spaces an algorithm takes.
+
+
+def test_check_space_names_what_is_supported() -> None:
+    check_space("dqn", Spec(OBS, spaces.Discrete(3)), (spaces.Discrete,))
+    with pytest.raises(UserError, match=r"dqn needs actions of type Discrete; .*Box\(-1\.0, 1\.0"):
+        check_space("dqn", Spec(OBS, spaces.Box(-1, 1, (2,))), (spaces.Discrete,))
