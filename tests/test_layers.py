@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "algos": {"parts", "buffers"},
     "storage": {"envs"},
     "actors": {"buffers", "envs"},
-    "training": {"envs", "parts", "storage"},
+    "training": {"envs", "storage"},
     "runs": {"actors", "envs", "storage", "training"},
     "crosscheck": {"parts", "runs", "storage", "training"},
     "bench": {"crosscheck", "envs", "runs", "storage", "training"},

@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.parts.critics import ActionQ, Deterministic, EnsembleLinear, QEnsemble, SquashedPolicy
-from zoo.parts.networks import Encoder, Policy, Q, V
 from zoo.protocol import Algorithm, Progress
 
 # Modules whose `forward` depends on nothing that changes but parameters.
-LAYERS = (nn.Linear, nn.Conv2d, nn.Flatten, nn.Tanh, nn.ReLU, nn.Sequential, Encoder, EnsembleLinear)
-KNOWN = (*LAYERS, V, Q, Policy, QEnsemble, ActionQ, Deterministic, SquashedPolicy)
+LAYERS = (nn.Linear, nn.Conv2d, nn.Flatten, nn.Tanh, nn.ReLU, nn.Sequential)
+NETWORKS = ("zoo.parts.networks", "zoo.parts.critics")  # where others are; by name: not every entry imports both
 
 
 class DirectActor:
@@ -55,7 +53,8 @@ class DirectActor:
 def _is_known(network: nn.Module) -> bool:
     """Whether stand-ins are right for `network`, and of use: targets, which are not trained, do not act."""
     trained = any(parameter.requires_grad for parameter in network.parameters())
-    return trained and all(type(module) in KNOWN for module in network.modules())
+    kinds = {type(module) for module in network.modules()}
+    return trained and all(kind in LAYERS or kind.__module__ in NETWORKS for kind in kinds)
 
 
 def _stand_in(module: nn.Module) -> nn.Module:
