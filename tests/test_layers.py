@@ -1,11 +1,13 @@
 """Who may import whom, what nobody may do, and how long things may get, read from the source with ast."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 ROOT = Path(__file__).parents[1]
 FILES = {
@@ -73,6 +75,25 @@ def dangers(source: str) -> set[str]:
     }
     modules = {name.partition(".")[0] for name in imported(source)}
     return (calls | names) & UNSAFE_CALLS | modules & UNSAFE_MODULES | keywords & {"allow_pickle"}
+
+
+def private(source: str) -> set[str]:
+    """What of torch a source uses that begins with an underscore: names of its modules, attributes of nn.Module."""
+    nodes = list(ast.walk(ast.parse(source)))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    imports = [alias for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    froms = [
+        (f"{node.module}.{alias.name}", alias.asname or alias.name)
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if within(str(node.module), ("torch",))
+    ]
+    known = {"torch", *(name for _, name in froms)}
+    used = {name for name in map(ast.unparse, attributes) if name.partition(".")[0] in known}
+    used |= {path for path, _ in froms} | {alias.name for alias in imports if within(alias.name, ("torch",))}
+    of_modules = {name for name in vars(nn.Module()) if name.startswith("_")}
+    return {name for name in used if re.search(r"\._(?!_)", name)} | {each.attr for each in attributes} & of_modules
 
 
 def functions(source: str) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -159,6 +180,11 @@ def test_no_data_can_run_code(module: str) -> None:
     assert not dangers(SOURCES[module])
 
 
+@pytest.mark.parametrize("module", [module for module in FILES if not within(module, ("zoo.training.kernels",))])
+def test_private_names_of_torch_stay_behind_one_door(module: str) -> None:
+    assert not private(SOURCES[module])
+
+
 # How long things may get
 
 
@@ -217,6 +243,26 @@ def test_dangers_are_seen(source: str) -> None:
 
 def test_what_is_safe_is_no_danger() -> None:
     assert not dangers("policy.eval()\nyaml.safe_load(text)\nnp.load(file)\nself.load()")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch._dynamo",
+        "from torch._inductor.lowering import register_lowering",
+        "from torch import _C",
+        "torch._foreach_add_(a, b)",
+        "with torch._dynamo.config.patch(x=1): pass",
+        "from torch import nn\nnn.modules.module._global_forward_hooks",
+        "layer._parameters['weight']",
+    ],
+)
+def test_private_names_are_seen(source: str) -> None:
+    assert private(source)
+
+
+def test_names_that_are_public_or_our_own_are_not_private() -> None:
+    assert not private("torch.__version__\nself._count()\nfrom zoo.parts.cnn import _small_cnn\n_small_cnn(1)")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
 from zoo.errors import UserError
 from zoo.protocol import Progress
-from zoo.spec import Spec
+from zoo.spec import Spec, check_space
 from zoo.storage.agent import Agent
 from zoo.storage.description import Spaces, describe
 from zoo.training.loop import act_and_step
@@ -203,3 +203,12 @@ def test_bounds_survive_a_saved_agent(case: str, tmp_path: Path) -> None:
 def test_actions_without_a_dimension_are_refused() -> None:
     with pytest.raises(UserError, match=r"action space Box\(.*\(0,\), float32\) has no dimension"):
         Spec(FLOATS, spaces.Box(-1, 1, (0,), np.float32))
+
+
+# Which spaces an algorithm takes.
+
+
+def test_check_space_names_what_is_supported() -> None:
+    check_space("dqn", Spec(OBS, spaces.Discrete(3)), (spaces.Discrete,))
+    with pytest.raises(UserError, match=r"dqn needs actions of type Discrete; .*Box\(-1\.0, 1\.0"):
+        check_space("dqn", Spec(OBS, spaces.Box(-1, 1, (2,))), (spaces.Discrete,))

@@ -1,7 +1,7 @@
 """All that the program asks of an algorithm, a buffer and a source of experience, and the records between them.
 
 An entry of the zoo is a final nn.Module with the members of `Algorithm`, and no common parent. What an entry may have
-beside them is a protocol of its own: `Stepwise`, `Minibatched`, `Stateful`.
+beside them is a protocol of its own: `Stepwise`, `Minibatched`, `FewGuards`, `Stateful`.
 """
 
 from collections.abc import Callable, Iterator
@@ -227,6 +227,17 @@ class Minibatched(Stepwise, Protocol):
 
     def steps_per_batch(self, num_envs: int) -> int:
         """How many times `update` calls `step` for a batch of so many environments, at most."""
+
+
+@runtime_checkable
+class FewGuards(Stepwise, Protocol):
+    """An algorithm whose objects stay what they are, so that torch need not check them at each compiled step.
+
+    It promises that once it is made its layers, parameters, helpers and methods are not replaced, only the numbers in
+    them change, and that its Config is frozen. Plain numbers and text are checked all the same, however deep they lie.
+    """
+
+    few_guards: ClassVar[bool]
 
 
 @runtime_checkable

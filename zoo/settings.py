@@ -12,6 +12,7 @@ Vec = Literal["auto", "sync", "async", "native", "envpool"]
 Precision = Literal["float32", "bfloat16"]
 Engine = Literal["inline", "processes", "ray"]
 Compile = Literal["auto", "on", "off"]
+Kernels = Literal["auto", "torch"]
 
 NATIVE = {"CartPole-v1"}  # ids whose own vector environment was shown to be the same, episode for episode
 MANY = 16  # environments: with fewer, native code gains little
@@ -28,6 +29,7 @@ class Run:
     threads: int = Field(1, ge=1, le=256, description="torch's threads; small networks are fastest with one")
     precision: Precision = Field("float32", description="of matrix products; bfloat16 is faster on CPUs with AMX")
     compile: Compile = Field("auto", description="compile updates: auto does where a run makes thousands of them")
+    kernels: Kernels = Field("auto", description="matrix products of compiled updates: the zoo's own, or torch's alone")
     engine: Engine = Field("inline", description="where actors run: in this process, in processes, or on Ray")
     actors: int = Field(1, ge=1, le=2**10, description="actor processes, each with num_envs environments")
     lag: int = Field(0, ge=0, description="inline engine: updates between refreshes of the policy that acts")

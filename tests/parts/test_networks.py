@@ -1,172 +1,27 @@
-"""Distributions against torch.distributions, shapes of every head and encoder, orthogonal gains."""
+"""Shapes of every head and encoder, orthogonal gains; every network is torch's own kind of module."""
 
 import math
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from modules import assert_changes_count, assert_every_hook_fires, each_change, each_way, layers
 from torch import Generator, Tensor, nn
-from torch import distributions as reference
 
-from zoo.errors import UserError
-from zoo.parts.critics import SquashedPolicy
-from zoo.parts.networks import Encoder, Policy, V
-from zoo.parts.policies import Categorical, EpsilonGreedy, Gaussian, MultiCategorical
-from zoo.spec import Spec, check_space
+from zoo.parts.networks import Encoder, Policy, Q, V
+from zoo.parts.policies import Categorical, Gaussian, MultiCategorical
+from zoo.spec import Spec
 
-SIZES = (2, 3, 4)
-SAMPLES = 20_000
 OBS = spaces.Box(-1, 1, (3,))
 CHOICE = spaces.Discrete(3)
 
 each_lead = pytest.mark.parametrize("lead", [(7,), (5, 2)])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Networks this small are slower with more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def exponential(*shape: int) -> Tensor:
-    return torch.empty(shape).exponential_(generator=generator())
-
-
 def generator() -> Generator:
     return Generator().manual_seed(0)
-
-
-def close(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
-
-
-# Distributions.
-
-
-@each_lead
-def test_categorical_equals_torchs(lead: tuple[int, ...]) -> None:
-    logits = 3 * normal(*lead, 4)
-    mine, theirs = Categorical(logits), reference.Categorical(logits=logits)
-    action = mine.sample(exponential(*lead, 4))
-    assert action.shape == mine.mode().shape == lead
-    close(mine.log_prob(action), theirs.log_prob(action))
-    close(mine.entropy(), theirs.entropy())
-    assert torch.equal(mine.mode(), theirs.mode)
-
-
-@each_lead
-def test_multi_categorical_is_a_sum_of_torchs(lead: tuple[int, ...]) -> None:
-    logits = 3 * normal(*lead, sum(SIZES))
-    mine = MultiCategorical(logits, SIZES)
-    bounds = (0, 2, 5, 9)
-    theirs = [reference.Categorical(logits=logits[..., a:b]) for a, b in pairwise(bounds)]
-    action = mine.sample(exponential(*lead, sum(SIZES)))
-    assert action.shape == mine.mode().shape == (*lead, len(SIZES))
-    log_probs = [part.log_prob(a) for part, a in zip(theirs, action.unbind(-1), strict=True)]
-    close(mine.log_prob(action), sum(log_probs, torch.zeros(lead)))
-    close(mine.entropy(), sum((part.entropy() for part in theirs), torch.zeros(lead)))
-    assert torch.equal(mine.mode(), torch.stack([part.mode for part in theirs], -1))
-
-
-@each_lead
-@pytest.mark.parametrize("state_dependent", [False, True])
-def test_gaussian_equals_torchs(lead: tuple[int, ...], state_dependent: bool) -> None:
-    mean = normal(*lead, 3)
-    log_std = normal(*lead, 3, seed=1) if state_dependent else normal(3, seed=1)
-    mine = Gaussian(mean, log_std)
-    theirs = reference.Independent(reference.Normal(mean, log_std.exp().expand_as(mean)), 1)
-    action = mine.sample(normal(*lead, 3, seed=2))
-    assert action.shape == mine.mode().shape == (*lead, 3)
-    close(mine.log_prob(action), theirs.log_prob(action))
-    close(mine.entropy(), theirs.entropy())
-    assert torch.equal(mine.mode(), mean)
-
-
-def test_categorical_samples_as_often_as_it_says() -> None:
-    probabilities = torch.tensor([0.5, 0.3, 0.19, 0.01, 0.0])
-    actions = Categorical(probabilities.log().expand(SAMPLES, -1)).sample(exponential(SAMPLES, 5))
-    frequency = torch.bincount(actions, minlength=5) / SAMPLES
-    # Five standard errors of a binomial proportion; a uniform sampler would be far outside.
-    tolerance = 5 * (probabilities * (1 - probabilities) / SAMPLES).sqrt()
-    assert (frequency - probabilities <= tolerance).all()
-    assert (probabilities - frequency <= tolerance).all()
-    assert ((frequency - 0.2).abs() > tolerance)[:2].all()
-
-
-def test_multi_categorical_samples_each_part_independently() -> None:
-    first, second = torch.tensor([0.2, 0.8]), torch.tensor([0.1, 0.3, 0.6])
-    logits = torch.cat([first, second]).log().expand(SAMPLES, -1)
-    actions = MultiCategorical(logits, (2, 3)).sample(exponential(SAMPLES, 5))
-    joint = torch.bincount(3 * actions[:, 0] + actions[:, 1], minlength=6).reshape(2, 3) / SAMPLES
-    expected = first[:, None] * second
-    assert ((joint - expected).abs() < 5 * (expected * (1 - expected) / SAMPLES).sqrt()).all()
-
-
-def test_gaussian_samples_have_its_moments() -> None:
-    mean, std = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0])
-    actions = Gaussian(mean.expand(SAMPLES, -1), std.log()).sample(normal(SAMPLES, 2))
-    # Standard errors: σ/√N of a mean, σ²√(2/N) of a normal's variance, σ₁σ₂/√N of a covariance of zero.
-    assert ((actions.mean(0) - mean).abs() < 5 * std / math.sqrt(SAMPLES)).all()
-    covariance = torch.cov(actions.T)
-    assert ((covariance.diagonal() - std**2).abs() < 5 * std**2 * math.sqrt(2 / SAMPLES)).all()
-    assert covariance[0, 1].abs() < 5 * std.prod() / math.sqrt(SAMPLES)
-
-
-def networks() -> dict[str, Any]:
-    """Everything that says what its samples are made of."""
-    make = {"categorical": CHOICE, "multi": spaces.MultiDiscrete(SIZES), "gaussian": spaces.Box(-1, 1, (3,))}
-    nets: dict[str, Any] = {name: Policy(spec_of(OBS, space), (8,), "tanh") for name, space in make.items()}
-    squashed = SquashedPolicy(spec_of(OBS, make["gaussian"]), (8,), "tanh")
-    return nets | {"squashed": squashed, "epsilon": EpsilonGreedy}
-
-
-@pytest.mark.parametrize("name", ["categorical", "multi", "gaussian", "squashed", "epsilon"])
-def test_only_the_generator_decides_noise(name: str) -> None:
-    net = networks()[name]
-    first = net.noise(50, generator=generator())
-    torch.manual_seed(1)
-    assert torch.equal(first, net.noise(50, generator=generator()))
-    assert not torch.equal(first, net.noise(50, generator=Generator().manual_seed(1)))
-
-
-def test_epsilon_greedy_explores_as_often_as_it_says() -> None:
-    policy = EpsilonGreedy(torch.tensor([0.0, 2.0, 1.0]).expand(SAMPLES, -1), 0.3)
-    actions = policy.sample(policy.noise(SAMPLES, generator=generator()))
-    frequency = torch.bincount(actions, minlength=3) / SAMPLES
-    assert (frequency - torch.tensor([0.1, 0.8, 0.1])).abs().max() < 5 * math.sqrt(0.8 * 0.2 / SAMPLES)
-
-
-def test_epsilon_greedy_never_draws_an_action_that_is_not_there() -> None:
-    last = torch.tensor([0.0, 1 - 2**-24])  # the largest number that torch.rand gives
-    for num_actions in range(1, 200):
-        assert EpsilonGreedy(torch.zeros(num_actions), 1.0).sample(last) == num_actions - 1
-
-
-def test_extreme_logits_stay_finite() -> None:
-    distribution = Categorical(torch.tensor([[0.0, 1e4]]))
-    assert distribution.entropy().item() == 0
-    assert distribution.log_prob(torch.tensor([0])).item() == -1e4
-
-
-def test_gradients_of_log_prob_and_entropy_equal_torchs() -> None:
-    logits, action = normal(6, 4).requires_grad_(), torch.arange(6) % 4
-    mine, theirs = Categorical(logits), reference.Categorical(logits=logits)
-    for ours, expected in (
-        (mine.log_prob(action), theirs.log_prob(action)),
-        (mine.entropy(), theirs.entropy()),
-    ):
-        close(*(torch.autograd.grad(each.sum(), logits, retain_graph=True)[0] for each in (ours, expected)))
 
 
 # Encoders.
@@ -312,14 +167,6 @@ def test_weights_are_orthogonal_with_each_layers_own_gain(action: spaces.Space[A
         assert_gain(head, head_gain)
 
 
-@pytest.mark.parametrize(("size", "layers"), [(10, 1), (84, 3)])
-def test_convolutions_are_orthogonal_with_gain_root_two(size: int, layers: int) -> None:
-    convolutions = [m for m in Encoder(spec_of(image(size, size, 4))).modules() if isinstance(m, nn.Conv2d)]
-    assert len(convolutions) == layers
-    for layer in convolutions:
-        assert_gain(layer, math.sqrt(2))
-
-
 @pytest.mark.parametrize(("activation", "kind"), [("tanh", nn.Tanh), ("relu", nn.ReLU)])
 def test_activation_follows_every_hidden_layer_but_not_the_head(activation: Any, kind: type) -> None:
     layers = list(V(spec_of(OBS), (8, 8), activation).net)[1:]
@@ -328,7 +175,50 @@ def test_activation_follows_every_hidden_layer_but_not_the_head(activation: Any,
     assert all(map(isinstance, layers, kinds))
 
 
-def test_check_space_names_what_is_supported() -> None:
-    check_space("dqn", spec_of(OBS, CHOICE), (spaces.Discrete,))
-    with pytest.raises(UserError, match=r"dqn needs actions of type Discrete; .*Box\(-1\.0, 1\.0"):
-        check_space("dqn", spec_of(OBS, spaces.Box(-1, 1, (2,))), (spaces.Discrete,))
+# Modules of torch.
+
+
+def networks() -> dict[str, tuple[nn.Module, Any]]:
+    """Each network, and how to make a tensor of its observations."""
+    obs, pixels = sample_obs(OBS, 5), sample_obs(image(10, 10, 2), 2)
+    multi, box = spaces.MultiDiscrete([2, 3]), spaces.Box(-1, 1, (2,))
+    return {
+        "V": (V(spec_of(OBS), (8, 8), "tanh"), lambda net: net(obs)),
+        "V of images": (V(spec_of(image(10, 10, 2)), (8,), "relu"), lambda net: net(pixels)),
+        "Q": (Q(spec_of(OBS), (8, 8), "relu"), lambda net: net(obs)),
+        "Q, dueling": (Q(spec_of(OBS), (8, 8), "relu", dueling=True), lambda net: net(obs)),
+        "Policy of choices": (
+            Policy(spec_of(OBS), (8,), "tanh"),
+            lambda net: net(obs).log_prob(torch.zeros(5, dtype=torch.long)),
+        ),
+        "Policy of several choices": (
+            Policy(spec_of(OBS, multi), (8,), "tanh"),
+            lambda net: net(obs).log_prob(torch.zeros(5, 2, dtype=torch.long)),
+        ),
+        "Policy of a Box": (Policy(spec_of(OBS, box), (8,), "tanh"), lambda net: net(obs).log_prob(torch.ones(5, 2))),
+    }
+
+
+each_network = pytest.mark.parametrize("name", networks())
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@each_way
+@each_change
+@each_network
+def test_hooks_parametrisations_and_masks_count(name: str, change: str, way: str) -> None:
+    net, number = networks()[name]
+    with torch.no_grad():
+        for _, layer in layers(net):  # heads start so small that changes would hardly show
+            layer.weight.normal_()
+            layer.bias.normal_()
+    assert_changes_count(net, change, way, number)
+
+
+@each_network
+def test_every_hook_fires(name: str) -> None:
+    assert_every_hook_fires(*networks()[name])

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import timeit
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,21 @@ import pytest
 import torch
 from numpy.random import SeedSequence
 from tabular import live
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import zoo
 import zoo.training.compile
 from zoo import registry
 from zoo.cli import main
+from zoo.config import Field, config
 from zoo.errors import UserError
+from zoo.parts.optim import RMSprop
+from zoo.protocol import FewGuards, Transition
 from zoo.settings import resolve
 from zoo.spec import Spec
 from zoo.training.compile import WORTH_IT, compile_step, count_steps
+from zoo.training.kernels import compiler
 
 SMALL = {"hidden": (16, 16), "learning_rate": 1e-3, "batch_size": 8, "num_steps": 4, "capacity": 500}
 SMALL |= {"learning_starts": 16, "num_epochs": 2, "policy_delay": 2, "baseline": True, "target_every": 3}
@@ -46,11 +52,13 @@ def weights(algo: Any) -> Tensor:
     return torch.cat([tensor.detach().flatten().double() for tensor in algo.state_dict().values()])
 
 
-def updated(name: str, mode: str) -> Tensor:
+def updated(name: str, mode: str, kernels: str = "auto", change: Callable[[Any], None] = lambda algo: None) -> Tensor:
     """All weights after some twenty updates."""
     algo, spec, env_id = make(name)
+    change(algo)
     before = weights(algo)
-    assert compile_step(algo, algo.make_buffer(spec, 2), mode, total_steps=1, num_envs=2) is (mode == "on")
+    size = {"total_steps": 1, "num_envs": 2}
+    assert compile_step(algo, algo.make_buffer(spec, 2), mode, kernels=kernels, **size) is (mode == "on")
     live(algo, env_id, num_envs=2, total_steps=160 if hasattr(algo.config, "num_steps") else 36, seed=0)
     after = weights(algo)
     assert (after - before).abs().max() > 1e-3
@@ -65,6 +73,27 @@ def assert_same(compiled: Tensor, eager: Tensor) -> None:
 @pytest.mark.parametrize("name", sorted(registry.load().algorithms))
 def test_compiled_equals_eager_over_twenty_updates(name: str) -> None:
     assert_same(updated(name, "on"), updated(name, "off"))
+
+
+@pytest.mark.parametrize("name", ["ppo", "sac"])  # plain products, and products side by side
+def test_torchs_own_kernels_give_an_eager_ones_numbers_too(name: str) -> None:
+    assert_same(updated(name, "on", kernels="torch"), updated(name, "off"))
+
+
+def changed(algo: Any, factor: int = 3) -> None:
+    """With a hook and parametrisations, of which one changes as it is used."""
+    first, head = algo.actor.net[1], algo.actor.net[-1]
+    head.register_forward_hook(lambda module, args, out: factor * out)
+    parametrizations.spectral_norm(first)
+    parametrizations.weight_norm(algo.critic.net[-1])
+    algo.optimizer = RMSprop(algo.parameters(), eps=1e-5, max_grad_norm=0.5)
+
+
+def test_compiled_equals_eager_with_hooks_and_parametrisations() -> None:
+    eager = updated("a2c", "off", change=changed)
+    assert_same(updated("a2c", "on", change=changed), eager)
+    without = updated("a2c", "off", change=lambda algo: changed(algo, factor=1))
+    assert (without - eager).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", sorted(registry.load().algorithms))
@@ -142,6 +171,118 @@ def test_a_changed_attribute_is_noticed() -> None:
     for scale in (2.0, 3.0, 2.0):
         algo.scale = scale
         assert algo.step(torch.ones(2)).tolist() == [scale] * 2
+
+
+# What changes under a compiled graph
+
+
+class Schedule:
+    """A number that an object of its own keeps."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+
+@config
+class OwnConfig:
+    """A setting."""
+
+    gamma: float = Field(2.0, ge=0, description="a factor")
+
+
+class Own(nn.Module):
+    """A step that depends on a schedule, on settings and on a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.schedule, self.config, self.layer = Schedule(2.0), OwnConfig(), nn.Linear(1, 1)
+        self.few_guards = False
+
+    def step(self, x: Tensor) -> Tensor:
+        return self.schedule.value * self.config.gamma * self.layer(x)
+
+
+def own(few_guards: bool) -> Own:
+    a2c, spec, _ = make("a2c")
+    algo = Own()
+    algo.few_guards = few_guards
+    assert compile_step(algo, a2c.make_buffer(spec, 2), "on", total_steps=1, num_envs=2)
+    return algo
+
+
+def assert_new_numbers(algo: Own) -> None:
+    x = torch.ones(2, 1)
+    torch.testing.assert_close(algo.step(x), Own.step(algo, x))
+
+
+each_promise = pytest.mark.parametrize("few_guards", [False, True], ids=["torch's guards", "few guards"])
+
+
+@each_promise
+def test_numbers_are_never_stale_however_deep_they_lie(few_guards: bool) -> None:
+    algo = own(few_guards)
+    for value in range(1, 12):  # more than the graphs that torch allows a function
+        algo.schedule.value = value / 7
+        assert_new_numbers(algo)
+    algo.schedule = Schedule(17.0)
+    assert_new_numbers(algo)
+
+
+@each_promise
+def test_other_settings_are_noticed(few_guards: bool) -> None:
+    algo = own(few_guards)
+    for gamma in (2.0, 3.0, 5.0):
+        algo.config = OwnConfig(gamma=gamma)
+        assert_new_numbers(algo)
+
+
+def test_another_layer_is_noticed_by_torchs_guards() -> None:
+    algo = own(few_guards=False)
+    assert_new_numbers(algo)
+    algo.layer = nn.Linear(1, 1)
+    assert_new_numbers(algo)
+    algo.layer = nn.Sequential(nn.Linear(1, 1), nn.Tanh())  # type: ignore[assignment]
+    assert_new_numbers(algo)
+
+
+def test_few_guards_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    ask = compiler.is_worth_checking
+    monkeypatch.setattr(compiler, "is_worth_checking", lambda guard: asked.append(ask(guard)) or asked[-1])
+    assert_new_numbers(own(few_guards=False))
+    assert asked == []
+    assert_new_numbers(own(few_guards=True))
+    assert 0 < sum(asked) < len(asked)
+
+
+@pytest.mark.parametrize("name", sorted(registry.load().algorithms))
+def test_entries_promise_what_they_keep(name: str) -> None:
+    """Those of the zoo have frozen settings, make all modules at the start, and so opt into few guards."""
+    algo, _, env_id = make(name)
+    assert isinstance(algo, FewGuards)
+    assert algo.few_guards is True
+    assert type(algo.config).__dataclass_params__.frozen
+    modules = [*algo.modules(), *algo.parameters()]
+    live(algo, env_id, num_envs=2, total_steps=80, seed=0)
+    assert all(before is after for before, after in zip(modules, [*algo.modules(), *algo.parameters()], strict=True))
+
+
+def test_an_entry_with_other_settings_gets_a_new_graph() -> None:
+    steps: list[list[Tensor]] = []
+    for mode in ("on", "off"):
+        algo, spec, _ = make("a2c")
+        compile_step(algo, algo.make_buffer(spec, 2), mode, total_steps=1, num_envs=2)
+        generator = torch.Generator().manual_seed(0)
+        obs, next_obs = torch.randn(2, 4, 2, 4, generator=generator)
+        zeros = torch.zeros(4, 2)
+        batch = Transition(obs, zeros.long(), zeros + 1, next_obs, zeros.bool(), zeros.bool(), zeros)
+        found = []
+        for gamma, ent_coef in ((0.99, 0.0), (0.5, 0.0), (0.5, 0.3)):
+            algo.config = replace(algo.config, gamma=gamma, ent_coef=ent_coef)
+            found += algo.step(batch, torch.tensor(0.0)).values()
+        steps.append(found)
+    for compiled, eager in zip(*steps, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
 
 
 # Without a place for the compiler's files

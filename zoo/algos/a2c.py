@@ -45,6 +45,7 @@ class A2C(nn.Module):
     """Advantage actor-critic: one gradient step for each short rollout."""
 
     cell, spaces, Config = Cell("policy/on/v"), (Box, Discrete, MultiDiscrete), A2CConfig
+    few_guards = True
 
     def __init__(self, spec: Spec, config: A2CConfig, generator: Generator) -> None:
         super().__init__()

@@ -46,6 +46,7 @@ class DDPG(nn.Module):
     """A deterministic policy that climbs a learned Q."""
 
     cell, spaces, Config = Cell("policy/off/q"), (Box,), DDPGConfig
+    few_guards = True
     saved = ("generator", "noise")
 
     def __init__(self, spec: Spec, config: DDPGConfig, generator: Generator) -> None:

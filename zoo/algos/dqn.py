@@ -61,6 +61,7 @@ class DQN(nn.Module):
     """Deep Q-learning from a replay of past experience."""
 
     cell, spaces, Config = Cell("value/off/q"), (Discrete,), DQNConfig
+    few_guards = True
     saved = ("generator", "num_updates")
 
     def __init__(self, spec: Spec, config: DQNConfig, generator: Generator) -> None:

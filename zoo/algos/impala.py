@@ -57,6 +57,7 @@ class IMPALA(nn.Module):
     """Advantage actor-critic on segments of actors that lag behind, made right by V-trace."""
 
     cell, spaces, Config = Cell("policy/off/v"), (Box, Discrete, MultiDiscrete), IMPALAConfig
+    few_guards = True
 
     def __init__(self, spec: Spec, config: IMPALAConfig, generator: Generator) -> None:
         super().__init__()

@@ -63,6 +63,7 @@ class PPO(nn.Module):
     """Proximal policy optimisation: several epochs of minibatches on each rollout, within a trust region."""
 
     cell, spaces, Config = Cell("policy/on/v"), (Box, Discrete, MultiDiscrete), PPOConfig
+    few_guards = True
 
     def __init__(self, spec: Spec, config: PPOConfig, generator: Generator) -> None:
         super().__init__()

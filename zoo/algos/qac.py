@@ -54,6 +54,7 @@ class QAC(nn.Module):
     """Actor-critic as the policy gradient theorem states it: the score times the learned action value."""
 
     cell, spaces, Config = Cell("policy/on/q"), (Box, Discrete, MultiDiscrete), QACConfig
+    few_guards = True
 
     def __init__(self, spec: Spec, config: QACConfig, generator: Generator) -> None:
         super().__init__()

@@ -54,6 +54,7 @@ class SAC(nn.Module):
     """A stochastic policy that climbs a learned Q and is paid for its entropy."""
 
     cell, spaces, Config = Cell("policy/off/q"), (Box,), SACConfig
+    few_guards = True
     saved = ("generator", "noise")
 
     def __init__(self, spec: Spec, config: SACConfig, generator: Generator) -> None:

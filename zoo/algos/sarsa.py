@@ -51,6 +51,7 @@ class SARSA(nn.Module):
     """Q-values of the policy that acts, learned from the actions that it takes."""
 
     cell, spaces, Config = Cell("value/on/q"), (Discrete,), SARSAConfig
+    few_guards = True
     saved = ("generator", "num_updates", "chosen")
     chosen: tuple[Tensor, Tensor] | None  # observations (B, ...) and the actions promised there
 

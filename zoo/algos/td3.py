@@ -48,6 +48,7 @@ class TD3(nn.Module):
     """DDPG with twin critics, delayed policy updates and smoothed target actions."""
 
     cell, spaces, Config = Cell("policy/off/q"), (Box,), TD3Config
+    few_guards = True
     saved = ("generator", "noise", "num_updates")
 
     def __init__(self, spec: Spec, config: TD3Config, generator: Generator) -> None:

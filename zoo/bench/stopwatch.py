@@ -186,7 +186,7 @@ def flops_side(task: TASK) -> dict[str, Any]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from zoo import runs
-    from zoo.training.kernels.products import OPTIONS
+    from zoo.training.kernels.compiler import options_for
 
     torch.set_num_threads(task["threads"])
     prepared = runs.prepare(task["algorithm"], task["env"], _settings({**task, "compile": "off"}), source="benchmark")
@@ -197,7 +197,7 @@ def flops_side(task: TASK) -> dict[str, Any]:
             pass
     learner.source.close()
     matrix = torch.rand(256, 256)
-    multiply = torch.compile(torch.mm, options=OPTIONS)
+    multiply = torch.compile(torch.mm, options=options_for(prepared.run.kernels))
     multiply(matrix, matrix)
     rates = []
     for _ in range(20):

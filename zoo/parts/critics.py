@@ -10,12 +10,12 @@ from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
 from zoo.errors import UserError
-from zoo.parts.networks import ACTIVATIONS, Activation, Encoder, Layers, Plain, Q, linear, mlp
+from zoo.parts.networks import ACTIVATIONS, Activation, Encoder, Q, linear, mlp
 from zoo.parts.policies import Categorical, Distribution, TanhGaussian, take
 from zoo.spec import Spec
 
 
-class EnsembleLinear(Plain, nn.Module):
+class EnsembleLinear(nn.Module):
     """E linear layers side by side, (E, N, in) to (E, N, out), each initialised as torch initialises one.
 
     Fewer inputs than E go through the first layers, at their cost alone.
@@ -31,7 +31,7 @@ class EnsembleLinear(Plain, nn.Module):
         return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
 
 
-class QEnsemble(Plain, nn.Module):
+class QEnsemble(nn.Module):
     """E independent Q(s, a) of given actions, (E, N), or the first `size` of them, (size, N).
 
     Discrete dimensions of an action enter one-hot.
@@ -46,7 +46,7 @@ class QEnsemble(Plain, nn.Module):
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise(widths):
             layers += [EnsembleLinear(size, width_in, width_out), ACTIVATIONS[activation]()]
-        self.net = Layers(*layers, EnsembleLinear(size, hidden[-1], 1))
+        self.net = nn.Sequential(*layers, EnsembleLinear(size, hidden[-1], 1))
 
     def forward(self, obs: Tensor, action: Tensor, size: int | None = None) -> Tensor:
         if self.choices:
@@ -55,11 +55,10 @@ class QEnsemble(Plain, nn.Module):
         x = torch.cat([self.encoder(obs), action], -1)
         size = size or self.size
         flat = x.reshape(-1, x.shape[-1]).expand(size, -1, -1)  # (E, N, F)
-        q: Tensor = self.net(flat)
-        return q.reshape(size, *x.shape[:-1])
+        return self.net(flat).reshape(size, *x.shape[:-1])
 
 
-class ActionQ(Plain, nn.Module):
+class ActionQ(nn.Module):
     """Q(s, a) of given actions, (N,), whatever the action space, and its mean under a policy."""
 
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
@@ -74,8 +73,7 @@ class ActionQ(Plain, nn.Module):
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         if self.is_discrete:
             return take(self.net(obs), action)
-        q: Tensor = self.net(obs, action)
-        return q.squeeze(0)
+        return self.net(obs, action).squeeze(0)
 
     def mean(self, obs: Tensor, policy: "Distribution", noise: Tensor) -> Tensor:
         """E_a Q(s, a) for a ~ `policy`, (N,): exact over discrete actions, else one draw for each row of `noise`."""
@@ -90,7 +88,7 @@ def check_bounds(spec: Spec) -> None:
         raise UserError(f"squashed actions need finite bounds and scale_actions; here: {spec.action_space}")
 
 
-class Deterministic(Plain, nn.Module):
+class Deterministic(nn.Module):
     """One action for each state, squashed into [-1, 1], (N, A)."""
 
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
@@ -98,14 +96,13 @@ class Deterministic(Plain, nn.Module):
         check_bounds(spec)
         encoder = Encoder(spec)
         body = mlp([encoder.num_features, *hidden], activation)
-        self.net = Layers(encoder, *body, linear(hidden[-1], spec.action_sizes[0]), nn.Tanh())
+        self.net = nn.Sequential(encoder, *body, linear(hidden[-1], spec.action_sizes[0]), nn.Tanh())
 
     def forward(self, obs: Tensor) -> Tensor:
-        action: Tensor = self.net(obs)
-        return action
+        return self.net(obs)
 
 
-class SquashedPolicy(Plain, nn.Module):
+class SquashedPolicy(nn.Module):
     """A Gaussian squashed into [-1, 1]; its log standard deviation depends on the state and stays in [-20, 2].
 
     Haarnoja et al. 2018, appendix C
@@ -115,7 +112,7 @@ class SquashedPolicy(Plain, nn.Module):
         super().__init__()
         check_bounds(spec)
         encoder = Encoder(spec)
-        self.body = Layers(encoder, *mlp([encoder.num_features, *hidden], activation))
+        self.body = nn.Sequential(encoder, *mlp([encoder.num_features, *hidden], activation))
         self.mean = linear(hidden[-1], spec.action_sizes[0])
         self.log_std = linear(hidden[-1], spec.action_sizes[0])
 

@@ -4,9 +4,9 @@ Shapes: N rows, A action dimensions or choices, F features.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,46 +21,21 @@ Activation = Literal["tanh", "relu"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
-class Plain:
-    """A module whose call is its `forward`: torch's own looks for hooks first, which takes as long as a small layer."""
-
-    forward: Callable[..., Any]
-
-    def __call__(self, *args: Any) -> Any:
-        return self.forward(*args)
-
-
-class Linear(Plain, nn.Linear):
-    """torch's, but for the way to its parameters: as attributes they take longer to find than to multiply by."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self._parameters["weight"], self._parameters["bias"])  # type: ignore[arg-type]
-
-
 def linear(width_in: int, width_out: int, gain: float | None = None) -> nn.Linear:
     """A layer with orthogonal weights of this gain and no bias, or with torch's own initialisation (no gain)."""
-    layer = Linear(width_in, width_out)
+    layer = nn.Linear(width_in, width_out)
     return layer if gain is None else orthogonal(layer, gain)
 
 
-class Layers(Plain, nn.Sequential):
-    """Layers applied in turn."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self._modules.values():
-            x = layer.forward(x)
-        return x
-
-
-def mlp(sizes: Sequence[int], activation: Activation, gain: float | None = None) -> Layers:
+def mlp(sizes: Sequence[int], activation: Activation, gain: float | None = None) -> nn.Sequential:
     """Linear layers of these sizes, each followed by the activation."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(sizes):
         layers += [linear(width_in, width_out, gain), ACTIVATIONS[activation]()]
-    return Layers(*layers)
+    return nn.Sequential(*layers)
 
 
-class Encoder(Plain, nn.Module):
+class Encoder(nn.Module):
     """Observations to flat float features, (N, F): one-hot integers, flat vectors, a small CNN for images."""
 
     def __init__(self, spec: Spec) -> None:
@@ -90,25 +65,23 @@ class Encoder(Plain, nn.Module):
         image = obs.reshape(-1, *obs.shape[-3:]).float() / 255
         if self.channels_last:
             image = image.permute(0, 3, 1, 2)
-        features: Tensor = self.cnn(image)
-        return features.reshape(*lead, self.num_features)
+        return self.cnn(image).reshape(*lead, self.num_features)
 
 
-class V(Plain, nn.Module):
+class V(nn.Module):
     """A state's value, (N,)."""
 
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
         super().__init__()
         encoder = Encoder(spec)
         body = mlp([encoder.num_features, *hidden], activation, math.sqrt(2))
-        self.net = Layers(encoder, *body, linear(hidden[-1], 1, 1.0))
+        self.net = nn.Sequential(encoder, *body, linear(hidden[-1], 1, 1.0))
 
     def forward(self, obs: Tensor) -> Tensor:
-        value: Tensor = self.net(obs)
-        return value.squeeze(-1)
+        return self.net(obs).squeeze(-1)
 
 
-class Q(Plain, nn.Module):
+class Q(nn.Module):
     """The values of all discrete actions at once, (N, A).
 
     Dueling: Q(s, a) = V(s) + A(s, a) - mean_a A(s, a), two heads on one body.    Wang et al. 2016, equation 9
@@ -117,19 +90,19 @@ class Q(Plain, nn.Module):
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation, *, dueling: bool = False) -> None:
         super().__init__()
         encoder = Encoder(spec)
-        self.body = Layers(encoder, *mlp([encoder.num_features, *hidden], activation))
+        self.body = nn.Sequential(encoder, *mlp([encoder.num_features, *hidden], activation))
         self.advantage = linear(hidden[-1], spec.action_sizes[0])
         self.value = linear(hidden[-1], 1) if dueling else None
 
     def forward(self, obs: Tensor) -> Tensor:
         features = self.body(obs)
-        advantage: Tensor = self.advantage(features)
+        advantage = self.advantage(features)
         if self.value is None:
             return advantage
         return self.value(features) + advantage - advantage.mean(-1, keepdim=True)
 
 
-class Policy(Plain, nn.Module):
+class Policy(nn.Module):
     """A distribution over actions: categorical for each discrete dimension, a diagonal Gaussian for a Box.
 
     The Gaussian's log standard deviation is a parameter of its own, independent of the state.
@@ -143,7 +116,7 @@ class Policy(Plain, nn.Module):
         self.sizes = spec.action_sizes
         num_outputs = sum(self.sizes)
         body = mlp([encoder.num_features, *hidden], activation, math.sqrt(2))
-        self.net = Layers(encoder, *body, linear(hidden[-1], num_outputs, 0.01))
+        self.net = nn.Sequential(encoder, *body, linear(hidden[-1], num_outputs, 0.01))
         if self.is_box:
             self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_init))
 

@@ -36,8 +36,8 @@ class _Optimizer(nn.Module):
             if self.max_grad_norm is not None:
                 gradient = gradient * (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
             step = self.direction(gradient) * learning_rate
-            pieces = step.split([p.numel() for p in self.params])
-            torch._foreach_sub_(self.params, [s.view_as(p) for s, p in zip(pieces, self.params, strict=True)])
+            for p, piece in zip(self.params, step.split([p.numel() for p in self.params]), strict=True):
+                p.sub_(piece.view_as(p))
         return norm
 
     def direction(self, gradient: Tensor) -> Tensor:
@@ -117,7 +117,5 @@ class RMSprop(_Optimizer):
 @torch.no_grad()
 def polyak_(target: nn.Module, source: nn.Module, tau: float) -> None:
     """target ← (1 - τ) target + τ source, parameter by parameter; τ = 1 copies.   Lillicrap et al. 2016, section 3"""
-    targets: list[Tensor] = list(target.parameters())
-    sources: list[Tensor] = list(source.parameters())
-    torch._foreach_mul_(targets, 1 - tau)
-    torch._foreach_add_(targets, sources, alpha=tau)
+    for t, s in zip(target.parameters(), source.parameters(), strict=True):
+        t.mul_(1 - tau).add_(s, alpha=tau)

@@ -1,7 +1,7 @@
 """Learners and agents, made from settings."""
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from gymnasium.vector import AutoresetMode
 from numpy.random import SeedSequence
@@ -20,6 +20,7 @@ from zoo.settings import Settings
 from zoo.spec import Spec
 from zoo.storage.agent import Agent
 from zoo.training.compile import compile_step
+from zoo.training.kernels.acting import DirectActor
 from zoo.training.loop import Inline, Learner
 
 
@@ -35,7 +36,7 @@ def assemble(
         algo, source, buffer, spec = _remote(settings, env, make_stream, train_stream)
         obs_normalizer = None
     size = {"total_steps": settings.run.total_steps, "num_envs": source.num_envs}
-    compile_step(algo, buffer, settings.run.compile, **size)
+    compile_step(algo, buffer, settings.run.compile, kernels=settings.run.kernels, **size)
     return Learner(algo, source, buffer), Agent(settings.algorithm, algo, spec, obs_normalizer)
 
 
@@ -56,7 +57,10 @@ def _inline(
     acting = None
     if run.lag:
         acting = registry.make(settings.algorithm, envs.spec, settings.config, make_stream.spawn(1)[0], run.device)
-    return algo, Inline(algo, envs, copy=acting, lag=run.lag), buffer
+    source = Inline(algo, envs, copy=acting, lag=run.lag)
+    if run.kernels == "auto":
+        source.actor = cast(Algorithm, DirectActor(source.actor))
+    return algo, source, buffer
 
 
 def _reward_normalizer(settings: Settings) -> RewardNormalizer:

@@ -5,35 +5,33 @@ with all noise drawn outside. Compiled or not, the same numbers come out, to rou
 """
 
 import getpass
-import inspect
 import os
 import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
-from types import FunctionType, MethodType
+from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from zoo.errors import UserError
-from zoo.machine import safe_path
-from zoo.protocol import Buffer, Minibatched, Stepwise
+from zoo.protocol import Buffer, FewGuards, Minibatched, Stepwise
 from zoo.storage.untrusted import brief
+from zoo.training.kernels.compiler import compile_whole, compiler_errors, refusal
 
 WORTH_IT = 5000  # steps: compiling takes 5 to 30 s and saves 0.5 to 5 ms a step
 COMPILERS = ("g++", "clang++", "c++")
 CACHE = "TORCHINDUCTOR_CACHE_DIR"  # the variable that names the folder of torch's compiler
-PLAIN = ("CONSTANT_MATCH", "EQUALS_MATCH")  # torch's names for conditions on numbers, text and the like
 
 
-def compile_step(algo: Any, buffer: Buffer, mode: str, *, total_steps: int, num_envs: int) -> bool:
+def compile_step(
+    algo: Any, buffer: Buffer, mode: str, *, kernels: str = "auto", total_steps: int, num_envs: int
+) -> bool:
     """Whether `algo.step` runs compiled from now on.
 
     `mode` is on, off or auto, which depends on `count_steps`, so on the settings alone, never on a stopwatch. Where
     nothing can be compiled, for want of a compiler or of a place for its files, updates run uncompiled with a warning;
-    with `on`, this is a UserError. The step itself does the same if it turns out later.
+    with `on`, this is a UserError. The step itself does the same if it turns out later. `kernels` is auto or torch:
+    products by kernels of the zoo's own, where they come out right, or by torch's.
     """
     if mode == "off" or not isinstance(algo, Stepwise):
         return False
@@ -43,9 +41,14 @@ def compile_step(algo: Any, buffer: Buffer, mode: str, *, total_steps: int, num_
         _do_without(mode, f"no C++ compiler ({', '.join(COMPILERS)}) is on this machine; install one")
         return False
     try:
-        compiled = _compiled(algo.step)
-    except OSError as error:
-        _do_without(mode, _no_place(error))
+        _make_folder()
+        few_guards = isinstance(algo, FewGuards) and algo.few_guards is True
+        compiled = compile_whole(algo.step, kernels=kernels, few_guards=few_guards)
+    except Exception as error:
+        cause = refusal(error)
+        if cause is None:
+            raise
+        _do_without(mode, _no_place(cause))
         return False
     algo.step = _or_plain(algo, compiled, mode)
     return True
@@ -55,20 +58,6 @@ def count_steps(algo: Stepwise, buffer: Buffer, *, total_steps: int, num_envs: i
     """How many times a run calls `algo.step`, roughly."""
     each = algo.steps_per_batch(num_envs) if isinstance(algo, Minibatched) else 1
     return buffer.num_batches(total_steps) * each
-
-
-def _compiled(step: Any) -> Callable[..., Any]:
-    """`step` as torch compiles it, once it is called; an OSError where torch cannot write."""
-    _make_folder()
-    with safe_path():  # torch tries in another process what the processor can do
-        from torch._inductor.cpu_vec_isa import pick_vec_isa
-
-        from zoo.training.kernels.products import OPTIONS
-
-        pick_vec_isa()
-    torch._dynamo.config.trace_autograd_ops = True  # torch.autograd.grad inside the graph
-    options: dict[str, Any] = {**OPTIONS, "guard_filter_fn": _worth_checking(step)}
-    return torch.compile(_with_code_of_its_own(step), fullgraph=True, options=options)
 
 
 def _make_folder() -> None:
@@ -96,8 +85,8 @@ def _or_plain(algo: Any, compiled: Callable[..., Any], mode: str) -> Callable[..
     def step(*args: Any, **kwargs: Any) -> Any:
         try:
             return compiled(*args, **kwargs)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            cause = _cause(error)
+        except compiler_errors() as error:
+            cause = refusal(error)
             if cause is None:
                 raise
             _do_without(mode, _no_place(cause))
@@ -105,15 +94,6 @@ def _or_plain(algo: Any, compiled: Callable[..., Any], mode: str) -> Callable[..
         return plain(*args, **kwargs)
 
     return step
-
-
-def _cause(error: BaseException | None) -> BaseException | None:
-    """What the machine refused, a file or the C++ compiler's work, behind an error of torch's compiler; or nothing."""
-    refusals = (OSError, torch._inductor.exc.CppCompileError)  # a full disk is met by the C++ compiler, too
-    while error is not None and not isinstance(error, refusals):
-        inner = error.inner_exception if isinstance(error, torch._dynamo.exc.BackendCompilerFailed) else None
-        error = inner or error.__cause__ or error.__context__
-    return error
 
 
 def _no_place(error: BaseException) -> str:
@@ -127,26 +107,3 @@ def _do_without(mode: str, reason: str) -> None:
     if mode == "on":
         raise UserError(f"compile = on, but {reason}, or use --compile auto") from None
     warnings.warn(f"updates run uncompiled, and slower: {reason}", stacklevel=3)
-
-
-def _with_code_of_its_own(method: MethodType) -> MethodType:
-    """`method` with a copy of its code, where torch keeps its graphs: no other algorithm finds them there."""
-    function = method.__func__
-    copy = FunctionType(function.__code__.replace(), function.__globals__, closure=function.__closure__)
-    copy.__defaults__, copy.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
-    return MethodType(copy, method.__self__)
-
-
-def _worth_checking(step: MethodType) -> Callable[[Sequence[Any]], list[bool]]:
-    """Which conditions of a graph torch is to check at each call: on `step`'s arguments, on attributes of the algorithm
-    that are plain values, on torch itself.
-
-    The others are hundreds, on settings, layers and their weights, of which only the numbers ever change.
-    """
-    arguments = {"", *inspect.signature(step).parameters}
-
-    def is_worth(condition: Any) -> bool:
-        own = re.fullmatch(r"self\.\w+", condition.name) and condition.guard_type in PLAIN
-        return bool(own) or re.split(r"\W", condition.name)[0] in arguments
-
-    return lambda conditions: [is_worth(each) for each in conditions]
