@@ -1,17 +1,16 @@
 """What tests of tables and of their summary share."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sweeps import fake, opened
 
 from zoo.bench.plan import plan
-from zoo.bench.summary import summarise
+from zoo.bench.summary import Summary, summarise
 
 
 @pytest.fixture
-def summary(tmp_path: Path) -> dict[str, Any]:
+def summary(tmp_path: Path) -> Summary:
     store = opened(tmp_path)
     sweep = plan("quick", algorithms=["ppo", "dqn", "a2c"], envs=[], seeds=3)
     for each in sweep.jobs:

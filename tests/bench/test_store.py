@@ -25,7 +25,9 @@ def test_rows_are_appended_and_a_finished_one_counts(tmp_path: Path) -> None:
     store.add(one, "failed", {"error": "later"})
     found = store.find(one)
     assert found is not None
-    assert (found["status"], found["end"]) == ("done", 1.0)
+    assert found.status == "done"
+    assert found.finished is not None
+    assert found.finished.end == 1.0
     store.close()
     rows = sqlite3.connect(tmp_path / "results.sqlite").execute("select status from runs").fetchall()
     assert rows == [("failed",), ("done",), ("failed",)]

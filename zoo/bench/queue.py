@@ -39,7 +39,7 @@ class Local:
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
-        self.running: dict[int, subprocess.Popen[bytes]] = {}
+        self.running: dict[str, subprocess.Popen[bytes]] = {}  # by the key of the job
         self.lock = threading.Lock()
         self.stopped = False
 
@@ -69,7 +69,7 @@ class Local:
             with process:
                 answer, words = _follow(process, channel, job, watch)
         with self.lock:
-            del self.running[id(job)]
+            del self.running[job.key]
         code = process.returncode
         if code == 0 and answer.result is not None:
             return Outcome(job, answer.result, None)
@@ -78,8 +78,8 @@ class Local:
     def _start(self, job: Job, channel: int) -> subprocess.Popen[bytes] | None:
         with self.lock:
             if not self.stopped:
-                self.running[id(job)] = start(channel)
-            return self.running.get(id(job))
+                self.running[job.key] = start(channel)
+            return self.running.get(job.key)
 
     def _stop(self) -> None:
         with self.lock:

@@ -118,7 +118,7 @@ def _split(text: str | None) -> list[str]:
 
 
 def _missing(sweep: "Plan", store: "Store") -> list["Job"]:
-    return [job for job in sweep.jobs if (found := store.find(job)) is None or found["status"] != "done"]
+    return [job for job in sweep.jobs if (trial := store.find(job)) is None or not trial.finished]
 
 
 def _pair(text: str, sweep: "Plan") -> tuple[str, str]:
@@ -231,16 +231,17 @@ def _progress(total: int) -> Iterator[tuple[Callable[..., None], Callable[["Outc
 
 def _publish(sweep: "Plan", store: "Store", title: str, command: str, folder: Folder) -> None:
     from zoo.bench import figures, report, tables
-    from zoo.bench.summary import summarise
+    from zoo.bench.summary import summarise, to_json
 
     summary = summarise(sweep, store, title=title, command=command)
     console().print(tables.terminal(summary))
+    data = to_json(summary)
     files = {
-        "summary.json": json.dumps(summary, indent=1, ensure_ascii=False),
+        "summary.json": json.dumps(data, indent=1, ensure_ascii=False),
         "table.md": tables.markdown(summary),
         "table.csv": tables.comma_separated(summary),
         "table.tex": tables.latex(summary),
-        "report.html": report.report(summary),
+        "report.html": report.report(data),
     }
     for name, text in files.items():
         folder.write_text(name, text)
@@ -250,10 +251,10 @@ def _publish(sweep: "Plan", store: "Store", title: str, command: str, folder: Fo
 
 
 def _compare(sweep: "Plan", store: "Store", one: str, other: str) -> None:
-    from zoo.bench.summary import finals, results
+    from zoo.bench.summary import finals, find_trials
     from zoo.statistics import estimate, probability_of_improvement
 
-    ends = finals(sweep, results(sweep, store))
+    ends = finals(find_trials(sweep, store))
     for env in sweep.envs:
         if (one, env) in ends and (other, env) in ends:
             chance = estimate(ends[one, env], ends[other, env], statistic=probability_of_improvement)
