@@ -26,15 +26,6 @@ STARTS = {
         workload = speed.Workload(algorithm="a2c", env="CartPole-v1", warmup=5, steps=5, settings={A2C})
         assert speed.run(workload, "env", 1)["steps_per_second"] > 0
     """,
-    "curves": """
-        from pathlib import Path
-        from zoo.crosscheck import curves
-        from zoo.storage.files import open_folder
-        with open_folder(Path(sys.argv[1]), make=True) as folder:
-            pairs = [curves.Pair("a2c", "CartPole-v1", 100, 1)]
-            lines = list(curves.measure(curves.Store(folder), pairs, 1))
-        assert len(lines) == 2
-    """,
     "environments": """
         import multiprocessing
         from zoo.envs.make import vectorize

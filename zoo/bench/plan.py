@@ -17,7 +17,6 @@ from zoo.errors import UserError, nearest
 from zoo.settings import resolve
 
 SIDES = ("zoo", "sb3", "random")
-SB3 = ("dqn", "ddpg", "sac", "td3", "ppo", "a2c")  # entries with a twin in Stable-Baselines3
 CHECKPOINTS, EPISODES, FINAL_EPISODES = 10, 10, 100
 FOLDER = Path(__file__).parent
 
@@ -29,6 +28,9 @@ class Preset(BaseModel):
 
     about: str
     seeds: int
+    seeds_on: dict[str, int] = {}  # environments that need another number
+    algorithms: list[str] = []  # all if left out
+    settings_preset: str | None = None  # the registry's, under the tuned settings
     envs: dict[str, dict[str, dict[str, Any]]]
 
 
@@ -56,6 +58,7 @@ class Job:
     seed: int
     overrides: dict[str, Any]
     settings: dict[str, Any]
+    settings_preset: str | None = None
 
     @property
     def row(self) -> str:
@@ -86,8 +89,9 @@ class Job:
         """The command that repeats it (for a twin, that trains the entry that it mirrors)."""
         if not self.algorithm:
             return ""
-        flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.overrides.items())
-        return f"zoo run {self.algorithm} --env {self.env} --seed {self.seed} {flags}".strip()
+        given = {"env": self.env, "seed": self.seed, "preset": self.settings_preset, **self.overrides}
+        flags = [f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value is not None]
+        return " ".join(["zoo run", self.algorithm, *flags])
 
     def to_json(self) -> dict[str, Any]:
         """Itself as plain data."""
@@ -124,38 +128,47 @@ def plan(preset: str, *, algorithms: list[str], envs: list[str], seeds: int | No
     unknown = [env for env in envs if env not in chosen.envs]
     if unknown:
         raise UserError(f"preset {preset} has no {unknown[0]}{nearest(unknown[0], chosen.envs)}")
-    names = [
-        name for entry in registry.find().values() for name in entry.algorithms if not algorithms or name in algorithms
-    ]
+    wanted = set(algorithms or chosen.algorithms or registry.load().algorithms)
+    names = [name for entry in registry.find().values() for name in entry.algorithms if name in wanted]
+    twins = twinned() if against == "sb3" else ()
     rows = [("random", "")]
     for name in names:
-        rows.append(("zoo", name))
-        if against == "sb3" and name in SB3:
-            rows.append(("sb3", name))
+        rows += [("zoo", name), ("sb3", name)] if name in twins else [("zoo", name)]
     env_ids = [env for env in chosen.envs if not envs or env in envs]
     unsupported = {(name, env): reason for name in names for env in env_ids if (reason := refusal(name, env))}
+    counts = {env: seeds or chosen.seeds_on.get(env, chosen.seeds) for env in env_ids}
     jobs = [
-        job(side, name, env, seed, chosen.envs[env].get(name, {}))
-        for seed in range(seeds or chosen.seeds)
+        job(side, name, env, seed, chosen.envs[env].get(name, {}), chosen.settings_preset)
+        for seed in range(max(counts.values(), default=0))
         for env in env_ids
         for side, name in rows
-        if (name, env) not in unsupported and (name or not seed)
+        if seed < counts[env] and (name, env) not in unsupported and (name or not seed)
     ]
     return Plan(env_ids, rows, jobs, unsupported)
 
 
-def job(side: str, algorithm: str, env: str, seed: int, overrides: dict[str, Any]) -> Job:
-    """One run: tuned settings, what the preset says instead, and ten checks on the way."""
+def twinned() -> set[str]:
+    """The entries that have a twin in Stable-Baselines3."""
+    from zoo.crosscheck.sb3 import CLASSES
+
+    return set(CLASSES)
+
+
+def job(
+    side: str, algorithm: str, env: str, seed: int, overrides: dict[str, Any], settings_preset: str | None = None
+) -> Job:
+    """Make one run: tuned settings, what the preset says instead, and ten checks on the way."""
     if not algorithm:
         return Job(side, algorithm, env, seed, {}, {})
-    total = resolve(algorithm, env, overrides).run.total_steps
+    total = resolve(algorithm, env, overrides, preset=settings_preset).run.total_steps
     checks = {
         "eval_every": max(total // CHECKPOINTS, 1),
         "validation_episodes": EPISODES,
         "eval_episodes": FINAL_EPISODES,
     }
-    settings = resolve(algorithm, env, {**overrides, **checks, "seed": seed}).to_json()
-    return Job(side, algorithm, env, seed, overrides, {"run": settings["run"], "config": settings["config"]})
+    settings = resolve(algorithm, env, {**overrides, **checks, "seed": seed}, preset=settings_preset).to_json()
+    kept = {"run": settings["run"], "config": settings["config"]}
+    return Job(side, algorithm, env, seed, overrides, kept, settings_preset)
 
 
 @cache

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
 from selectors import EVENT_READ, BaseSelector, DefaultSelector
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from zoo.bench.plan import Job
 
@@ -32,6 +32,13 @@ class Outcome:
     job: Job
     result: dict[str, Any] | None
     error: str | None
+
+
+class Queue(Protocol):
+    """Where jobs run."""
+
+    def run(self, queue: list[Job], watch: Watch) -> Iterator[Outcome]:
+        """Run jobs and yield what becomes of each, as it comes; `watch` is called with the progress of each."""
 
 
 class Local:
