@@ -10,7 +10,7 @@ from sweeps import TINY
 from zoo import registry
 from zoo.bench import plan as planning
 from zoo.bench.plan import Job, Plan, code, job, plan, presets, references
-from zoo.crosscheck.sb3 import CLASSES
+from zoo.crosscheck.sb3 import COUNTERPARTS
 from zoo.errors import UserError
 
 
@@ -19,7 +19,7 @@ def test_every_entry_is_in_every_preset(preset: str) -> None:
     sweep = plan(preset, algorithms=[], envs=[], seeds=1, against="sb3")
     assert {name for side, name in sweep.rows if side == "zoo"} == set(registry.load().algorithms)
     assert {job.algorithm for job in sweep.jobs if job.side == "zoo"} == set(registry.load().algorithms)
-    assert {job.algorithm for job in sweep.jobs if job.side == "sb3"} == set(CLASSES)
+    assert {job.algorithm for job in sweep.jobs if job.side == "sb3"} == set(COUNTERPARTS)
     assert {job.env for job in sweep.jobs if job.side == "random"} == set(sweep.envs)
 
 

@@ -7,7 +7,8 @@ from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckA
 
 from zoo import registry
 from zoo.config import field_info
-from zoo.crosscheck import theirs
+from zoo.crosscheck import data, theirs, updates
+from zoo.crosscheck.sb3 import COUNTERPARTS
 from zoo.settings import resolve
 
 
@@ -34,6 +35,12 @@ def test_a_twin_follows_every_setting_or_names_it(
     assert theirs.ignored(resolved) == ignored
 
 
-@pytest.mark.parametrize("name", sorted(theirs.SHARED))
+@pytest.mark.parametrize("name", sorted(COUNTERPARTS))
 def test_settings_of_twins_are_ours(name: str) -> None:
-    assert set(theirs.SHARED[name].split()) <= set(field_info(registry.load_class(name).Config))
+    assert set(COUNTERPARTS[name].shared.split()) <= set(field_info(registry.load_class(name).Config))
+
+
+def test_twins_are_those_of_the_preset_and_all_are_compared() -> None:
+    entries = registry.load().algorithms.items()
+    assert COUNTERPARTS.keys() == {name for name, entry in entries if "sb3" in entry.presets}
+    assert COUNTERPARTS.keys() == data.CHECKS.keys() == updates.CHECKS.keys()

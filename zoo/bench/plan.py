@@ -149,9 +149,9 @@ def plan(preset: str, *, algorithms: list[str], envs: list[str], seeds: int | No
 
 def twinned() -> set[str]:
     """The entries that have a twin in Stable-Baselines3."""
-    from zoo.crosscheck.sb3 import CLASSES
+    from zoo.crosscheck.sb3 import COUNTERPARTS
 
-    return set(CLASSES)
+    return set(COUNTERPARTS)
 
 
 def job(

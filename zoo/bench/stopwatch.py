@@ -88,25 +88,36 @@ def profiled(learner: Any, watch: Watch) -> Iterator[dict[str, float]]:
     """Seconds after the warm-up that go to acting, the environment, storing and sampling, and updating."""
     seconds = dict.fromkeys(PARTS, 0.0)
 
-    def timed(owner: Any, name: str, part: str) -> None:
-        method = getattr(owner, name)
+    @contextmanager
+    def clock(part: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            if watch.warm is not None:
+                seconds[part] += time.perf_counter() - began
 
+    def timed(method: Callable[..., Any], part: str) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            try:
+            with clock(part):
                 return method(*args, **kwargs)
-            finally:
-                if watch.warm is not None:
-                    seconds[part] += time.perf_counter() - began
 
-        setattr(owner, name, wrapper)
+        return wrapper
 
-    timed(learner.algo, "act", "act")
-    timed(learner.source.envs, "step", "env")
-    timed(learner.algo, "update", "update")
-    timed(learner.buffer, "add", "store")
-    if hasattr(learner.buffer, "samples"):
-        timed(learner.buffer, "samples", "store")
+    def timed_batches() -> Iterator[Any]:
+        found = batches()
+        while True:
+            with clock("store"):
+                batch = next(found, None)
+            if batch is None:
+                return
+            yield batch
+
+    algo, envs, buffer = learner.algo, learner.source.envs, learner.buffer
+    batches = buffer.batches
+    algo.act, algo.update = timed(algo.act, "act"), timed(algo.update, "update")
+    envs.step = timed(envs.step, "env")
+    buffer.add, buffer.batches = timed(buffer.add, "store"), timed_batches
     yield seconds
 
 
@@ -131,7 +142,7 @@ def sbx_side(task: TASK, say: Say) -> dict[str, Any]:
     from zoo.crosscheck import theirs
 
     torch.set_num_threads(task["threads"])
-    classes = {name: getattr(sbx, name.upper()) for name in ("ppo", "dqn", "sac", "ddpg", "td3")}
+    classes = {"ppo": sbx.PPO, "dqn": sbx.DQN, "sac": sbx.SAC, "ddpg": sbx.DDPG, "td3": sbx.TD3}
 
     def model(settings: Any) -> Any:
         return theirs.model(settings, classes=classes)

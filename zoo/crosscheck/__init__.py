@@ -5,27 +5,12 @@ This package is the only one that imports stable_baselines3.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from zoo import registry
+from zoo.crosscheck.check import Check
 from zoo.errors import UserError, nearest
 
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison: the largest absolute difference, and how large it may be."""
-
-    entry: str
-    rung: int
-    reference: str
-    what: str
-    difference: float
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the two agree; NaN does not."""
-        return self.difference <= self.tolerance
+__all__ = ["Check", "crosscheck"]
 
 
 def crosscheck(names: list[str], rungs: list[int]) -> Iterator[Check]:

@@ -14,11 +14,14 @@ import gymnasium as gym
 import numpy as np
 import torch
 import torch.nn.functional as F
+from gymnasium.spaces import Discrete
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor
 
-from zoo.crosscheck import Check
-from zoo.crosscheck.sb3 import Twins, make, precision
+from zoo import registry
+from zoo.crosscheck.check import Check
+from zoo.crosscheck.sb3 import COUNTERPARTS, Twins, make, precision
 from zoo.crosscheck.updates import NOW, as_segment, update_both
 from zoo.protocol import Transition
 
@@ -53,9 +56,10 @@ class Record(BaseCallback):
         self.obs = self.model._last_obs.copy()  # type: ignore[union-attr]
 
     def _on_rollout_end(self) -> None:
-        buffer: Any = getattr(self.model, "rollout_buffer", None)
-        if buffer is not None:
-            self.targets = {key: torch.from_numpy(getattr(buffer, key).copy()) for key in ("advantages", "returns")}
+        if isinstance(self.model, OnPolicyAlgorithm):
+            buffer = self.model.rollout_buffer
+            found = {"advantages": buffer.advantages, "returns": buffer.returns}
+            self.targets = {name: torch.from_numpy(values.copy()) for name, values in found.items()}
 
     def transitions(self) -> Transition[Tensor]:
         """(T, B, ...)."""
@@ -125,11 +129,15 @@ def on_policy(name: str) -> Iterator[Check]:
     yield from advantages(name, "Pendulum-v1, λ = 0.9", PENDULUM, lam=0.9)
 
 
+def off_policy(name: str) -> Iterator[Check]:
+    """The environment whose actions the entry supports."""
+    if Discrete in registry.load_class(name).spaces:
+        yield from targets(name, "CartPole-v1", CARTPOLE)
+    else:
+        yield from targets(name, "Pendulum-v1", PENDULUM)
+
+
 CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
-    "ppo": partial(on_policy, "ppo"),
-    "a2c": partial(on_policy, "a2c"),
-    "dqn": partial(targets, "dqn", "CartPole-v1", CARTPOLE),
-    "ddpg": partial(targets, "ddpg", "Pendulum-v1", PENDULUM),
-    "td3": partial(targets, "td3", "Pendulum-v1", PENDULUM),
-    "sac": partial(targets, "sac", "Pendulum-v1", PENDULUM),
+    name: partial(on_policy if issubclass(twin.model, OnPolicyAlgorithm) else off_policy, name)
+    for name, twin in COUNTERPARTS.items()
 }

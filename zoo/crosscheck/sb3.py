@@ -24,7 +24,6 @@ from zoo.spec import Spec
 
 MOMENTS = {"exp_avg", "exp_avg_sq", "square_avg"}  # of Adam and RMSprop
 
-CLASSES: dict[str, Any] = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "ddpg": DDPG, "td3": TD3, "sac": SAC}
 Space = spaces.Space[Any]
 
 
@@ -120,72 +119,13 @@ def _moments(name: str, ours: Any, theirs: Any, pairs: dict[int, Pair]) -> Itera
         yield Pair(piece.view_as(param), state, pair.combine)
 
 
-# Settings under another name there; every other one that both sides know is passed on as it is.
-RENAMED = {
-    "num_steps": "n_steps",
-    "n_step": "n_steps",
-    "num_epochs": "n_epochs",
-    "lam": "gae_lambda",
-    "clip_eps": "clip_range",
-    "clip_value": "clip_range_vf",
-    "optimizer_eps": "rms_prop_eps",
-    "capacity": "buffer_size",
-    "target_every": "target_update_interval",
-    "target_noise": "target_policy_noise",
-}
-SHARED = {
-    "ppo": "num_steps batch_size num_epochs gamma lam learning_rate clip_eps clip_value target_kl ent_coef vf_coef "
-    "max_grad_norm normalize_advantage",
-    "a2c": "num_steps gamma lam learning_rate optimizer_eps ent_coef vf_coef max_grad_norm normalize_advantage",
-    "dqn": "capacity learning_starts batch_size n_step gamma tau target_every learning_rate max_grad_norm",
-    "ddpg": "capacity learning_starts batch_size n_step gamma tau learning_rate",
-    "td3": "capacity learning_starts batch_size n_step gamma tau learning_rate policy_delay target_noise "
-    "target_noise_clip",
-    "sac": "capacity learning_starts batch_size n_step gamma tau learning_rate",
-}
-ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
-
-
-def arguments(name: str, config: Any) -> dict[str, Any]:
-    """The keyword arguments of their class for our settings."""
-    known = {key: getattr(config, key) for key in SHARED[name].split()}
-    found = {RENAMED.get(key, key): value for key, value in known.items()}
-    net = {"pi": list(config.hidden), "vf": list(config.hidden)} if name in ("ppo", "a2c") else list(config.hidden)
-    found["policy_kwargs"] = {"net_arch": net, "activation_fn": ACTIVATIONS[config.activation]}
-    if name == "sac":
-        found["ent_coef"] = f"auto_{config.alpha}" if config.learn_alpha else config.alpha
-        found["target_entropy"] = "auto" if config.target_entropy is None else config.target_entropy
-    if name == "a2c":
-        found["use_rms_prop"] = config.optimizer == "rmsprop"
-    return found
-
-
-def make(name: str, env: Callable[[], gym.Env[Any, Any]], num_envs: int = 1, **settings: Any) -> Twins:
-    """Twins in torch's default dtype, with the preset that reproduces Stable-Baselines3 and these settings."""
-    resolved = resolve(name, "", settings, preset="sb3")
-    vector = DummyVecEnv([env] * num_envs)
-    model = CLASSES[name]("MlpPolicy", vector, seed=0, device="cpu", **arguments(name, resolved.config))
-    model.set_logger(Logger(folder=None, output_formats=[]))
-    spec = Spec(vector.observation_space, vector.action_space, scale_actions=resolved.run.scale_actions)
-    algo: Any = registry.make(name, spec, resolved.config, SeedSequence(0))
-    if torch.get_default_dtype() == torch.float64:
-        algo.double()
-        model.policy.double()
-        _double_temperature(model)
-    pair = {"ppo": _actor_v, "a2c": _actor_v, "dqn": _q, "ddpg": _actor_q, "td3": _actor_q, "sac": _soft}[name]
-    nets, optimizers = pair(algo, model)
-    twins = Twins(name, algo, model, nets, optimizers, torch.Generator().manual_seed(0))
-    twins.copy()
-    return twins
-
-
 Parts = tuple[dict[str, list[Pair]], dict[str, tuple[Any, Any]]]
 
 
 def _actor_v(algo: Any, model: Any) -> Parts:
     theirs = model.policy
     actor = list(pair_layers(algo.actor, [theirs.mlp_extractor.policy_net, theirs.action_net]))
-    if hasattr(algo.actor, "log_std"):
+    if isinstance(model.action_space, spaces.Box):
         actor.append(Pair(algo.actor.log_std, (theirs.log_std,), _only))
     critic = list(pair_layers(algo.critic, [theirs.mlp_extractor.value_net, theirs.value_net]))
     return {"actor": actor, "critic": critic}, {"all": (algo.optimizer, theirs.optimizer)}
@@ -229,12 +169,97 @@ def _soft(algo: Any, model: Any) -> Parts:
     return nets, optimizers
 
 
+@dataclass(frozen=True)
+class Counterpart:
+    """What an entry has in Stable-Baselines3."""
+
+    model: Any  # the class
+    shared: str  # settings that both sides know
+    match: Callable[[Any, Any], Parts]  # networks and optimisers of an entry and of a model
+
+
+# All entries that have a twin.
+COUNTERPARTS = {
+    "ppo": Counterpart(
+        PPO,
+        "num_steps batch_size num_epochs gamma lam learning_rate clip_eps clip_value target_kl ent_coef vf_coef "
+        "max_grad_norm normalize_advantage",
+        _actor_v,
+    ),
+    "a2c": Counterpart(
+        A2C,
+        "num_steps gamma lam learning_rate optimizer_eps ent_coef vf_coef max_grad_norm normalize_advantage",
+        _actor_v,
+    ),
+    "dqn": Counterpart(
+        DQN, "capacity learning_starts batch_size n_step gamma tau target_every learning_rate max_grad_norm", _q
+    ),
+    "ddpg": Counterpart(DDPG, "capacity learning_starts batch_size n_step gamma tau learning_rate", _actor_q),
+    "td3": Counterpart(
+        TD3,
+        "capacity learning_starts batch_size n_step gamma tau learning_rate policy_delay target_noise "
+        "target_noise_clip",
+        _actor_q,
+    ),
+    "sac": Counterpart(SAC, "capacity learning_starts batch_size n_step gamma tau learning_rate", _soft),
+}
+
+# Settings under another name there; every other one that both sides know is passed on as it is.
+RENAMED = {
+    "num_steps": "n_steps",
+    "n_step": "n_steps",
+    "num_epochs": "n_epochs",
+    "lam": "gae_lambda",
+    "clip_eps": "clip_range",
+    "clip_value": "clip_range_vf",
+    "optimizer_eps": "rms_prop_eps",
+    "capacity": "buffer_size",
+    "target_every": "target_update_interval",
+    "target_noise": "target_policy_noise",
+}
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
+
+
+def arguments(name: str, config: Any) -> dict[str, Any]:
+    """The keyword arguments of their class for our settings."""
+    known = {key: getattr(config, key) for key in COUNTERPARTS[name].shared.split()}
+    found = {RENAMED.get(key, key): value for key, value in known.items()}
+    net = {"pi": list(config.hidden), "vf": list(config.hidden)} if name in ("ppo", "a2c") else list(config.hidden)
+    found["policy_kwargs"] = {"net_arch": net, "activation_fn": ACTIVATIONS[config.activation]}
+    if name == "sac":
+        found["ent_coef"] = f"auto_{config.alpha}" if config.learn_alpha else config.alpha
+        found["target_entropy"] = "auto" if config.target_entropy is None else config.target_entropy
+    if name == "a2c":
+        found["use_rms_prop"] = config.optimizer == "rmsprop"
+    return found
+
+
+def make(name: str, env: Callable[[], gym.Env[Any, Any]], num_envs: int = 1, **settings: Any) -> Twins:
+    """Twins in torch's default dtype, with the preset that reproduces Stable-Baselines3 and these settings."""
+    resolved = resolve(name, "", settings, preset="sb3")
+    vector = DummyVecEnv([env] * num_envs)
+    model = COUNTERPARTS[name].model("MlpPolicy", vector, seed=0, device="cpu", **arguments(name, resolved.config))
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    spec = Spec(vector.observation_space, vector.action_space, scale_actions=resolved.run.scale_actions)
+    algo: Any = registry.make(name, spec, resolved.config, SeedSequence(0))
+    if torch.get_default_dtype() == torch.float64:
+        algo.double()
+        model.policy.double()
+        _double_temperature(model)
+    nets, optimizers = COUNTERPARTS[name].match(algo, model)
+    twins = Twins(name, algo, model, nets, optimizers, torch.Generator().manual_seed(0))
+    twins.copy()
+    return twins
+
+
 def _double_temperature(model: Any) -> None:
     """SAC's temperature stands outside of the policy's module."""
-    if getattr(model, "log_ent_coef", None) is not None:
-        model.log_ent_coef.data = model.log_ent_coef.data.double()
-    elif hasattr(model, "ent_coef_tensor"):
+    if not isinstance(model, SAC):
+        return
+    if model.log_ent_coef is None:
         model.ent_coef_tensor = model.ent_coef_tensor.double()
+    else:
+        model.log_ent_coef.data = model.log_ent_coef.data.double()
 
 
 @contextmanager

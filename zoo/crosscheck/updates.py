@@ -10,12 +10,13 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import stable_baselines3
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Generator, Tensor
 
-from zoo.crosscheck import Check
+from zoo.crosscheck.check import Check
 from zoo.crosscheck.sb3 import Space, Stub, Twins, make, precision
 from zoo.protocol import Progress, Segment, Transition, map_fields
 
@@ -71,9 +72,9 @@ def update_on_policy(twins: Twins, count: int) -> None:
     fill(twins.model, batch)
     orders = [np.random.default_rng((count, epoch)).permutation(STEPS * ENVS) for epoch in range(20)]
     ours = [torch.from_numpy(order % STEPS * ENVS + order // STEPS) for order in orders]
-    size = getattr(twins.algo.config, "batch_size", STEPS * ENVS)
-    epochs = getattr(twins.algo.config, "num_epochs", 1)
-    twins.algo._minibatches = lambda total: [index for order in ours[:epochs] for index in order.split(size)]
+    if isinstance(twins.model, stable_baselines3.PPO):  # A2C makes one update of all rows
+        epochs, size = twins.algo.config.num_epochs, twins.algo.config.batch_size
+        twins.algo._minibatches = lambda total: [index for order in ours[:epochs] for index in order.split(size)]
     remaining = iter(orders)
     with patch.object(np.random, "permutation", lambda total: next(remaining)):
         twins.model.train()
