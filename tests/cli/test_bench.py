@@ -128,6 +128,7 @@ def test_what_a_sweep_writes_takes_the_place_of_links(name: str, tmp_path: Path)
 SWEEP = """
 from zoo.bench import plan
 plan.presets()["quick"].envs["CartPole-v1"]["sarsa"] = {"total_steps": 200}
+plan.EPISODES, plan.FINAL_EPISODES = 1, 2
 from zoo.cli import main
 main()
 """

@@ -27,7 +27,7 @@ def modules(roots: Iterable[str]) -> set[str]:
         name = waiting.pop()
         if name not in found and name.partition(".")[0] in packages and _file(name) is not None:
             found.add(name)
-            waiting += _imports(name)
+            waiting += _imports(_source(name))
     return found
 
 
@@ -52,10 +52,10 @@ def _source(name: str) -> str:
 
 
 @cache
-def _imports(name: str) -> list[str]:
+def _imports(source: str) -> list[str]:
     """The names that a module imports: modules, and what may be one, as in `from package import name`."""
     names: list[str] = []
-    for node in _executed(ast.parse(_source(name))):
+    for node in _executed(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [each.name for each in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
