@@ -17,8 +17,8 @@ A2C = '{"num_envs": 1, "num_steps": 5}'
 STARTS = {
     "bench": """
         from zoo.bench.plan import job
-        from zoo.bench.queue import Local
-        (outcome,) = Local(1).run([job("random", "", "CartPole-v1", 0, {})], print)
+        from zoo.bench.queue import LocalQueue
+        (outcome,) = LocalQueue(1).run([job("random", "", "CartPole-v1", 0, {})], print)
         assert outcome.error is None, outcome.error
     """,
     "speed": f"""

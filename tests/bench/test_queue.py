@@ -11,13 +11,13 @@ from sweeps import TINY
 
 from zoo.bench import plan as planning
 from zoo.bench.plan import job
-from zoo.bench.queue import LAST, WIDTH, Answer, Local, Outcome, Words, describe
+from zoo.bench.queue import LAST, WIDTH, Answer, JobEnd, LocalQueue, Words, describe
 
 
 def test_a_job_that_crashes_stops_no_other(tiny: None) -> None:
     good, bad = job("random", "", "CartPole-v1", 0, {}), job("zoo", "ppo", "CartPole-v1", 0, TINY)
     bad.settings["run"]["total_steps"] = -1
-    outcomes = {outcome.job.row: outcome for outcome in Local(2).run([bad, good], lambda job, row: None)}
+    outcomes = {outcome.job.row: outcome for outcome in LocalQueue(2).run([bad, good], lambda job, row: None)}
     assert outcomes["random"].error is None
     assert outcomes["random"].result is not None
     assert outcomes["zoo/ppo"].result is None
@@ -51,11 +51,11 @@ CartPoleEnv.step = meddle
 """
 
 
-def meddled(what: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Outcome:
+def meddled(what: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> JobEnd:
     """What becomes of a job in whose environment, at each step, `what` happens; it prints while it is imported, too."""
     (folder / "sitecustomize.py").write_text(MEDDLE.format(what))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path(planning.__file__).parents[2])]))
-    (outcome,) = Local(1).run([job("random", "", "CartPole-v1", 0, {})], lambda job, row: None)
+    (outcome,) = LocalQueue(1).run([job("random", "", "CartPole-v1", 0, {})], lambda job, row: None)
     return outcome
 
 
@@ -91,7 +91,7 @@ def test_any_end_of_a_job_is_an_outcome(what: str, error: str, tmp_path: Path, m
 
 def test_a_job_that_cannot_be_started_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/proc/nothing")
-    (outcome,) = Local(1).run([job("random", "", "CartPole-v1", 0, {})], lambda job, row: None)
+    (outcome,) = LocalQueue(1).run([job("random", "", "CartPole-v1", 0, {})], lambda job, row: None)
     assert "could not be started" in str(outcome.error)
 
 

@@ -14,13 +14,13 @@ from zoo.bench import stopwatch
 def test_turns_are_timed_after_the_warmup(side: str, task: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
     said: list[tuple[int, dict[str, float]]] = []
-    at = stopwatch.Watch.at
+    at = stopwatch.TurnClock.at
 
-    def spy(self: stopwatch.Watch, step: int) -> None:
+    def spy(self: stopwatch.TurnClock, step: int) -> None:
         steps.append(step)
         at(self, step)
 
-    monkeypatch.setattr(stopwatch.Watch, "at", spy)
+    monkeypatch.setattr(stopwatch.TurnClock, "at", spy)
     found = stopwatch.LEARNERS[side]({**task, "side": side}, lambda answer: said.append((steps[-1], answer)))
     assert found["first"] > 0
     assert [step for step, _ in said] == [80, 160, 240]
@@ -29,7 +29,7 @@ def test_turns_are_timed_after_the_warmup(side: str, task: dict[str, Any], monke
 
 
 def test_the_time_between_turns_does_not_count() -> None:
-    watch = stopwatch.Watch(
+    watch = stopwatch.TurnClock(
         {"warmup": 0, "steps": 10, "turns": 1}, lambda answer: rates.append(answer) or time.sleep(0.2)
     )
     rates: list[dict[str, float]] = []

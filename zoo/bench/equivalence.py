@@ -1,9 +1,9 @@
-"""Rung 3 of the cross-check: the same curve. A sweep of entries and their twins, and whether the two are equivalent.
+"""Rung 3 of the cross-check: compare the learning curves of entries and of their twins.
 
 Both sides train with the same settings, environments and budgets, over several seeds. They are equivalent if the 90%
-interval of the difference of their interquartile means lies within a margin stated here, beforehand: 5% of what lies
-between a random policy and a solved environment for the return at the end, and 10% of it for the area under the curve
-(two one-sided tests at 5%, Schuirmann 1987).
+interval of the difference of their interquartile means lies within a margin that is stated here, before anything is
+trained: 5% of the range from a random policy to a solved environment for the return at the end, and 10% of it for the
+area under the curve (two one-sided tests at 5%, Schuirmann 1987).
 """
 
 from dataclasses import dataclass, replace
@@ -44,13 +44,13 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        """As files and tables call it."""
+        """Its name in files."""
         return f"{self.algorithm}-{self.env}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the two sides compare by one measure."""
+    """The two sides of a comparison by one measure."""
 
     comparison: Comparison
     measure: str
@@ -107,18 +107,18 @@ def judge(comparison: Comparison) -> list[Verdict]:
 
 
 def _values(done: list[Finished], measure: str) -> Array:
-    """A measure of each run, (seeds,); the area under a curve is the mean of its checks."""
+    """Return a measure of each run, (seeds,); the area under a curve is the mean of its checks."""
     return np.array([each.end if measure == "end" else np.mean([value for _, value in each.curve]) for each in done])
 
 
 def cells(verdict: Verdict) -> list[str]:
-    """A row of the table: the pair, both sides and their difference."""
+    """Format a row of the table: entry, environment, measure, both sides and their difference."""
     numbers = [str(verdict.zoo), str(verdict.sb3), str(verdict.difference), f"±{verdict.margin:.0f}"]
     return [verdict.comparison.algorithm, verdict.comparison.env, verdict.measure, *numbers]
 
 
 def markdown(verdicts: list[Verdict]) -> str:
-    """A page: the table, and the figure of each pair."""
+    """Format the page: the table, and the figure of each pair."""
     header = ["entry", "environment", "steps", "seeds", "measure", "zoo", "SB3", "difference", "margin", "equivalent"]
     rows = []
     for verdict in verdicts:

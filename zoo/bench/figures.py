@@ -1,4 +1,4 @@
-"""Pictures of a summary: learning curves, performance and sample-efficiency profiles, score against time."""
+"""Draw a summary: learning curves, performance and sample-efficiency profiles, score against time."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ STYLES = {"zoo": "-", "sb3": "--"}
 
 
 def draw(summary: Summary, folder: Folder) -> None:
-    """Write them all as PNG and SVG."""
+    """Write all figures as PNG and SVG."""
     for env in summary.envs:
         with _figure(folder, re.sub(r"[^\w.-]", "-", f"curve-{env}")) as axes:
             _curves(summary, env, axes)
@@ -30,7 +30,7 @@ def draw(summary: Summary, folder: Folder) -> None:
 
 
 def pyplot() -> Any:
-    """Import matplotlib's pyplot, set up to draw into files, with the defaults: no matplotlibrc is obeyed."""
+    """Import matplotlib's pyplot, set up to draw into files with default settings, whatever a matplotlibrc says."""
     import matplotlib as mpl
 
     mpl.rcdefaults()
@@ -57,7 +57,7 @@ def _figure(folder: Folder, name: str) -> Iterator[Any]:
 
 
 def save(figure: Any, folder: Folder, name: str, **how: Any) -> None:
-    """Write a figure in the format that its name ends in."""
+    """Write a figure in the format of the name's ending."""
     with folder.write(name) as file:
         figure.savefig(file, format=name.rpartition(".")[2], **how)
 
@@ -76,7 +76,7 @@ def plot_curve(axes: Any, done: list[Finished], style: str, **look: Any) -> None
 
 
 def _look(summary: Summary, row: Contender) -> dict[str, Any]:
-    """A label, and a colour for each name: a twin has its entry's."""
+    """Return label and colour of a row; a twin has the colour of its entry."""
     import matplotlib as mpl
 
     names = list(dict.fromkeys(each.name for each in _learners(summary)))
@@ -116,7 +116,7 @@ def _performance(summary: Summary, axes: Any) -> None:
 
 
 def _tenths(env: str, done: Finished) -> Any:
-    """The normalised scores of a run after each tenth of its budget, (10,); none where nothing is known of `env`."""
+    """Return the normalised scores of a run after each tenth of its budget, (10,); None if they are unknown."""
     scores = (normalize(env, Estimate(value, value, value)) for _, value in done.curve)
     curve = [score.value for score in scores if score is not None]
     return np.interp(np.linspace(0, 1, 10), np.linspace(0, 1, len(curve)), curve) if curve else None

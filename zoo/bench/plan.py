@@ -1,4 +1,4 @@
-"""What a sweep consists of: presets, and the jobs that they make."""
+"""Plan a sweep: presets, and the jobs that they make."""
 
 import hashlib
 import json
@@ -36,14 +36,14 @@ class Preset(BaseModel):
 
 @cache
 def presets() -> dict[str, Preset]:
-    """All presets of presets.yaml."""
+    """Load all presets of presets.yaml."""
     data = yaml.safe_load((FOLDER / "presets.yaml").read_text(encoding="utf-8"))
     return {name: Preset.model_validate(preset) for name, preset in data.items()}
 
 
 @cache
 def references() -> dict[str, dict[str, Any]]:
-    """What is known of each environment: its actions, a random policy's return and the best published one."""
+    """Load what is known of each environment: type of actions, a random policy's return and the best published one."""
     data: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "references.yaml").read_text(encoding="utf-8"))
     return data
 
@@ -62,12 +62,12 @@ class Job:
 
     @property
     def row(self) -> str:
-        """The row of the table that it belongs to."""
+        """The id of its row in the table."""
         return f"{self.side}/{self.algorithm}" if self.algorithm else self.side
 
     @property
     def title(self) -> str:
-        """What progress calls it."""
+        """Its name in progress and messages."""
         return f"{self.row} on {self.env}, seed {self.seed}"
 
     @property
@@ -77,7 +77,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Equal for the same settings, code and versions alone: what does not share it is never mixed."""
+        """A digest of side, settings, code and versions; results of different keys are never mixed."""
         text = json.dumps(
             [self.side, self.algorithm, self.env, self.seed, self.settings, code(self.side, self.algorithm)],
             sort_keys=True,
@@ -86,7 +86,7 @@ class Job:
 
     @property
     def command(self) -> str:
-        """The command that repeats it (for a twin, that trains the entry that it mirrors)."""
+        """The command that repeats it; for a twin, the command that trains its entry."""
         if not self.algorithm:
             return ""
         given = {"env": self.env, "seed": self.seed, "preset": self.settings_preset, **self.overrides}
@@ -94,7 +94,7 @@ class Job:
         return " ".join(["zoo run", self.algorithm, *flags])
 
     def to_json(self) -> dict[str, Any]:
-        """Itself as plain data."""
+        """Return it as plain data."""
         return asdict(self)
 
 
@@ -103,7 +103,7 @@ ROOTS = {"zoo": ["zoo.runs"], "sb3": ["zoo.crosscheck.theirs"], "random": ["zoo.
 
 @cache
 def code(side: str, algorithm: str) -> str:
-    """A digest of what decides a run besides its settings: the code that training imports, and versions."""
+    """Return a digest of what decides a run besides its settings: the code that training imports, and versions."""
     own = [registry.get(algorithm).path.partition(":")[0]] if algorithm else []
     packages = ["torch", "gymnasium", "numpy"] + (["stable-baselines3"] if side == "sb3" else [])
     parts = [fingerprint([*ROOTS[side], *own]), *(version(name) for name in packages)]
@@ -112,7 +112,7 @@ def code(side: str, algorithm: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a sweep, and the entries that cannot play on some of its environments, with the reason."""
+    """The jobs of a sweep, and for each entry that does not support an environment the reason."""
 
     envs: list[str]
     rows: list[tuple[str, str]]  # (side, algorithm), in the order of the table
@@ -121,7 +121,7 @@ class Plan:
 
 
 def plan(preset: str, *, algorithms: list[str], envs: list[str], seeds: int | None, against: str | None = None) -> Plan:
-    """The jobs of a preset, for some of its algorithms and environments if any are named."""
+    """Plan a preset, or the named algorithms and environments of it. Raises UserError if a name is unknown."""
     chosen = presets()[preset]
     for name in algorithms:
         registry.get(name)
@@ -148,7 +148,7 @@ def plan(preset: str, *, algorithms: list[str], envs: list[str], seeds: int | No
 
 
 def twinned() -> set[str]:
-    """The entries that have a twin in Stable-Baselines3."""
+    """Return the entries that have a twin in Stable-Baselines3."""
     from zoo.crosscheck.sb3 import COUNTERPARTS
 
     return set(COUNTERPARTS)
@@ -173,6 +173,6 @@ def job(
 
 @cache
 def refusal(algorithm: str, env: str) -> str:
-    """Why an entry cannot play on an environment, or nothing."""
+    """Return why an entry does not support an environment, or an empty text."""
     supported = [space.__name__ for space in registry.load_class(algorithm).spaces]
     return "" if references()[env]["actions"] in supported else f"needs {' or '.join(supported)} actions"

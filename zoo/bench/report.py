@@ -1,4 +1,4 @@
-"""A sweep as one HTML page that needs no network: a table, learning curves and the command of every run."""
+"""Write a sweep as one HTML page that needs no network: a table, learning curves and the command of every run."""
 
 from pathlib import Path
 from typing import Any

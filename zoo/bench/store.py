@@ -1,4 +1,4 @@
-"""Results of sweeps in one SQLite file: rows are appended, never changed."""
+"""Keep the results of sweeps in one SQLite file: rows are appended, never changed."""
 
 import json
 import math
@@ -69,7 +69,7 @@ class Trial:
 
     @property
     def status(self) -> str:
-        """As tables call it: done or failed."""
+        """done or failed."""
         return "failed" if self.finished is None else "done"
 
 
@@ -88,7 +88,7 @@ class Store:
             raise UserError(f"{self.file} is not a store of results: {error}") from None
 
     def add(self, job: Job, status: str, data: dict[str, Any]) -> None:
-        """Append what became of a job (done or failed). Raises StorageError where that fails."""
+        """Append the end of a job (done or failed). Raises StorageError if the file cannot be written."""
         row = (datetime.now(UTC).isoformat(timespec="seconds"), job.key, job.side, job.algorithm, job.env, job.seed)
         insert = "insert into runs (created, key, side, algorithm, env, seed, status, data) values (?,?,?,?,?,?,?,?)"
         try:
@@ -110,7 +110,7 @@ class Store:
         return _trial(job, status, data, f"{self.file}, the row of {job.title}")
 
     def speed(self, side: str, algorithm: str, env: str) -> float | None:
-        """Steps a second of the newest finished run of an entry on an environment, whatever its settings."""
+        """Return the steps a second of the newest finished run of an entry on an environment, whatever its settings."""
         query = (
             "select case when json_valid(data) then json_extract(data, '$.steps_per_second') end from runs "
             "where side = ? and algorithm = ? and env = ? and status = 'done' order by id desc limit 1"
@@ -130,9 +130,9 @@ class Store:
 
 
 def _check_journal(folder: Folder) -> None:
-    """Raise UserError if a transaction was left that names another journal: SQLite removes that, wherever it is.
+    """Raise UserError if an unfinished transaction names another file, because SQLite would remove that file.
 
-    Only transactions over several databases do; of one alone, what was left is taken back as it should be.
+    Only transactions over several databases name one. SQLite rolls back an unfinished transaction of one database.
     """
     name = FILE + BESIDE[0]
     if folder.exists(name):
@@ -158,7 +158,7 @@ def _trial(job: Job, status: Any, data: Any, place: str) -> Trial:
 
 
 def _finite(value: Any) -> float:
-    """The number itself. Raises ValueError if it is NaN or infinite, TypeError if it is none."""
+    """Return a number. Raises ValueError if it is NaN or infinite, TypeError if it is no number."""
     if not math.isfinite(value):
         raise ValueError(f"{value} is not finite")
     return value

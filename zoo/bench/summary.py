@@ -1,4 +1,4 @@
-"""What a store knows of a plan, as records: the one source of tables, figures and the report."""
+"""Sum up a sweep in records: the one source of tables, figures and the report."""
 
 import subprocess
 from collections import defaultdict
@@ -89,7 +89,7 @@ def summarise(plan: Plan, store: Store, *, title: str, command: str) -> Summary:
 
 
 def commit() -> str | None:
-    """The checkout's commit, marked where files have changed since; nothing in an installed package."""
+    """Return the checkout's commit, marked -dirty if files have changed since; None in an installed package."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip() or None
@@ -98,13 +98,13 @@ def commit() -> str | None:
 
 
 def find_trials(plan: Plan, store: Store) -> dict[str, Trial]:
-    """What the store has of the plan's jobs, by the key of the job."""
+    """Return what the store has of the plan's jobs, by the key of the job."""
     found = {job.key: store.find(job) for job in plan.jobs}
     return {key: trial for key, trial in found.items() if trial is not None}
 
 
 def finals(trials: dict[str, Trial]) -> dict[tuple[str, str], Array]:
-    """The final returns of finished runs, (seeds,), for each row and environment that has some."""
+    """Collect the final returns of finished runs, (seeds,), by row and environment."""
     ends: dict[tuple[str, str], list[float]] = defaultdict(list)
     for trial in trials.values():
         if trial.finished:
@@ -113,7 +113,7 @@ def finals(trials: dict[str, Trial]) -> dict[tuple[str, str], Array]:
 
 
 def _differences(ends: dict[tuple[str, str], Array]) -> dict[str, dict[str, Estimate]]:
-    """By entry and environment: how far its interquartile mean lies above its twin's, where both have seeds."""
+    """Return IQM(entry) - IQM(twin) by entry and environment, where both have at least two seeds."""
     differences: dict[str, dict[str, Estimate]] = defaultdict(dict)
     for (row, env), theirs in ends.items():
         side, _, name = row.partition("/")
@@ -161,14 +161,14 @@ def _standing(env: str, trials: list[Trial], unsupported: str | None) -> Standin
 
 
 def scores(done: list[Finished]) -> Estimate | None:
-    """Interquartile mean over seeds of the final return; of a single run, over its episodes."""
+    """Return the interquartile mean of the final return over seeds; of a single run, over its episodes."""
     if not done:
         return None
     return estimate(np.array([each.end for each in done] if len(done) > 1 else done[0].returns))
 
 
 def normalize(env: str, score: Estimate) -> Estimate | None:
-    """Scale a score so that 0 is a random policy and 1 the best published figure; nothing where these are unknown."""
+    """Scale a score so that 0 is a random policy and 1 the best published figure; None where these are unknown."""
     if env not in references():
         return None
     low, high = references()[env]["random"], references()[env]["best"]
@@ -184,7 +184,7 @@ def _median(done: list[Finished], number: Callable[[Finished], float | None]) ->
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
-    """A summary as plain data: the content of summary.json, which the report shows."""
+    """Return a summary as plain data: the content of summary.json, which the report shows."""
     return {
         "title": summary.title,
         "command": summary.command,
@@ -218,7 +218,7 @@ def _row(contender: Contender) -> dict[str, Any]:
 
 
 def cell_to_json(standing: Standing) -> dict[str, Any]:
-    """A standing as plain data, without nesting: a cell of the table."""
+    """Return a standing as plain data without nesting: a cell of the table."""
     return {
         "status": standing.status,
         "reason": standing.reason,

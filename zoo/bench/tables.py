@@ -1,4 +1,4 @@
-"""A summary as a table: for the terminal, Markdown, CSV and LaTeX."""
+"""Format a summary as a table: for the terminal, Markdown, CSV and LaTeX."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ NUMBERS = [
 
 
 def score(standing: Standing, shown: Callable[[object], str] = escape.plain) -> str:
-    """The score with its interval, or why there is none, in a few characters; `shown` escapes text."""
+    """Format the score with its interval, or the reason why there is none; `shown` escapes text."""
     if standing.score is None:
         reason = shown(standing.reason)
         return {"missing": "not run", "failed": f"failed: {reason}"}.get(standing.status, reason)
@@ -36,7 +36,7 @@ def score(standing: Standing, shown: Callable[[object], str] = escape.plain) -> 
 
 
 def terminal(summary: Summary) -> Table:
-    """Rows grouped by cell of the cube, a column for each environment."""
+    """Make a table with rows grouped by cell of the cube, and a column for each environment."""
     title = escape.terminal(f"{summary.title}: IQM of the final return [95%]", style="table.title")
     table = Table("cell", "entry", *(Column(escape.terminal(env)) for env in summary.envs), title=title)
     last = None
@@ -51,7 +51,7 @@ def terminal(summary: Summary) -> Table:
 
 
 def markdown(summary: Summary) -> str:
-    """Scores, then speed, time and size."""
+    """Format the tables of scores, differences from twins, speed, time and memory."""
     blocks = [
         _markdown_block(summary, "Final return, interquartile mean over seeds [95% interval]", _markdown_score),
         *([_differences(summary)] if summary.differences else []),
@@ -95,7 +95,7 @@ def _differences(summary: Summary) -> str:
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """Lines of cells that are escaped already."""
+    """Format a table of cells that are escaped already."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -109,7 +109,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def comma_separated(summary: Summary) -> str:
-    """A line for each entry and environment, with all numbers."""
+    """Format a line for each entry and environment, with all numbers."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["cell", "side", "entry", "env", "status", "reason", *NUMBERS, "without"])
@@ -124,7 +124,7 @@ def comma_separated(summary: Summary) -> str:
 
 
 def latex(summary: Summary) -> str:
-    """A booktabs table of the scores; the best entry of each environment is bold."""
+    """Format a booktabs table of the scores; the best of each environment is bold."""
     best = {env: _best(summary, env) for env in summary.envs}
     lines = [
         r"\begin{tabular}{ll" + "r" * len(summary.envs) + "}",

@@ -117,7 +117,7 @@ def _split(text: str | None) -> list[str]:
 
 
 def _pair(text: str, sweep: "Plan") -> tuple[str, str]:
-    """Two rows of a sweep's table; a UserError where it has no such rows."""
+    """Parse two rows of a sweep's table. Raises UserError if the table has no such rows."""
     names = _split(text)
     if len(names) != 2:
         raise UserError(f"--pair {text!r}: expected two rows of the table, as in ppo,a2c or ppo,sb3/ppo")
@@ -130,7 +130,7 @@ def _pair(text: str, sweep: "Plan") -> tuple[str, str]:
 
 
 def _command() -> str:
-    """The command line that would do all of it; flags only say what to leave out this time."""
+    """Return the command line of the whole sweep; flags, which only leave something out this time, are not in it."""
     context = click.get_current_context()
     defaults = {param.name: param.default for param in context.command.params}
     flags = [
@@ -143,12 +143,12 @@ def _command() -> str:
 
 def _queue(engine: str, address: str | None, jobs: int) -> "Queue":
     if engine == "ray":
-        from zoo.bench.cluster import Cluster
+        from zoo.bench.cluster import RayQueue
 
-        return Cluster(address, jobs)
-    from zoo.bench.queue import Local
+        return RayQueue(address, jobs)
+    from zoo.bench.queue import LocalQueue
 
-    return Local(jobs)
+    return LocalQueue(jobs)
 
 
 def _publish(sweep: "Plan", store: "Store", title: str, command: str, folder: Folder) -> None:

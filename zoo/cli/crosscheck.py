@@ -87,7 +87,7 @@ def _checks(names: list[str], rungs: list[int], file: Path | None) -> bool:
 
 def _curves(names: list[str], num_seeds: int | None, jobs: int, out: Path) -> bool:
     from zoo.bench import equivalence
-    from zoo.bench.queue import Local
+    from zoo.bench.queue import LocalQueue
     from zoo.bench.store import Store
     from zoo.bench.summary import find_trials, summarise, to_json
 
@@ -95,7 +95,7 @@ def _curves(names: list[str], num_seeds: int | None, jobs: int, out: Path) -> bo
     with dispensable_output(out) as say, open_folder(out, make=True) as folder, folder.locked():
         store = Store(folder)
         missing = announce(sweep, store, jobs)
-        failed = train(missing, store, Local(jobs), say) if missing else 0
+        failed = train(missing, store, LocalQueue(jobs), say) if missing else 0
         comparisons = equivalence.compare(sweep, find_trials(sweep, store))
         verdicts = [verdict for each in comparisons for verdict in equivalence.judge(each)]
         for each in comparisons:

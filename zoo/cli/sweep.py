@@ -1,4 +1,4 @@
-"""What commands that train a sweep share: what is missing, how long it takes, and its progress."""
+"""Train a sweep for a command: list what is missing and how long it takes, and show progress."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from zoo.cli.display import console
 
 if TYPE_CHECKING:
     from zoo.bench.plan import Job, Plan
-    from zoo.bench.queue import Outcome, Queue
+    from zoo.bench.queue import JobEnd, Queue
     from zoo.bench.store import Store
 
 GUESS = 2000.0  # steps a second, of an entry that no sweep has timed yet
@@ -73,8 +73,8 @@ def tell_failed(count: int) -> None:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[tuple[Callable[..., None], Callable[["Outcome"], None]]]:
-    """Functions that show a job's progress and its end: bars on a terminal, a line for each finished job elsewhere."""
+def _progress(total: int) -> Iterator[tuple[Callable[..., None], Callable[["JobEnd"], None]]]:
+    """Yield functions that show a job's progress and its end: bars on a terminal, a line for each end elsewhere."""
     screen = console()
     bars = Progress(TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), console=screen)
     overall = bars.add_task("all jobs", total=total)
@@ -86,7 +86,7 @@ def _progress(total: int) -> Iterator[tuple[Callable[..., None], Callable[["Outc
             tasks[job.title] = bars.add_task(job.title, total=job.total_steps)
         bars.update(tasks[job.title], completed=row["step"])
 
-    def finish(outcome: "Outcome") -> None:
+    def finish(outcome: "JobEnd") -> None:
         nonlocal count
         count += 1
         if outcome.job.title in tasks:

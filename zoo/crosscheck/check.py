@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison: the largest absolute difference, and how large it may be."""
+    """A comparison: the largest absolute difference, and its tolerance."""
 
     entry: str
     rung: int
@@ -16,5 +16,5 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the two agree; NaN does not."""
+        """Whether the difference is within the tolerance; NaN is not."""
         return self.difference <= self.tolerance

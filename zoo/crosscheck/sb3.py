@@ -1,4 +1,4 @@
-"""A Stable-Baselines3 model and an entry of the zoo as twins: the same settings, the same weights, tensor by tensor."""
+"""Make a Stable-Baselines3 model and an entry of the zoo as twins: equal settings and, tensor by tensor, weights."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,35 +28,35 @@ Space = spaces.Space[Any]
 
 
 class Stub(gym.Env[Any, Any]):
-    """Spaces and nothing behind them."""
+    """An environment of random observations."""
 
     def __init__(self, obs: Space, action: Space) -> None:
         self.observation_space, self.action_space = obs, action
 
     def reset(self, **kwargs: Any) -> Any:
-        """An observation."""
+        """Return a random observation."""
         return self.observation_space.sample(), {}
 
     def step(self, action: Any) -> Any:
-        """Another one."""
+        """Return a random observation and reward 0."""
         return self.observation_space.sample(), 0.0, False, False, {}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A parameter here and the one, or the ensemble's several, that it stands for in Stable-Baselines3."""
+    """A parameter here and its counterpart in Stable-Baselines3: one tensor, or several of an ensemble."""
 
     ours: Tensor
     theirs: tuple[Tensor, ...]
     combine: Callable[[Iterable[Tensor]], Tensor]
 
     def copy(self) -> None:
-        """Theirs becomes ours."""
+        """Copy theirs into ours."""
         with torch.no_grad():
             self.ours.copy_(self.combine(self.theirs))
 
     def difference(self) -> float:
-        """The largest absolute difference."""
+        """Return the largest absolute difference."""
         return (self.ours.detach() - self.combine(self.theirs).detach()).abs().max().item()
 
 
@@ -74,7 +74,7 @@ def _biases(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def pair_layers(ours: nn.Module, *theirs: Iterable[nn.Module]) -> Iterator[Pair]:
-    """The linear layers of a network in order, beside those of one network of theirs, or of an ensemble's several."""
+    """Pair the linear layers of a network, in order, with those of one network of theirs or of an ensemble's."""
     mine = [layer for layer in ours.modules() if isinstance(layer, nn.Linear | EnsembleLinear)]
     nets = [[layer for net in nets for layer in net.modules() if isinstance(layer, nn.Linear)] for nets in theirs]
     for layer, *others in zip(mine, *nets, strict=True):
@@ -85,7 +85,7 @@ def pair_layers(ours: nn.Module, *theirs: Iterable[nn.Module]) -> Iterator[Pair]
 
 @dataclass(frozen=True)
 class Twins:
-    """An entry, its model, and what must stay equal."""
+    """An entry, its model, and the tensors that must stay equal."""
 
     name: str
     algo: Any
@@ -95,12 +95,12 @@ class Twins:
     generator: torch.Generator
 
     def copy(self) -> None:
-        """Their weights become ours, target networks included."""
+        """Copy their weights into ours, target networks included."""
         for pair in chain.from_iterable(self.nets.values()):
             pair.copy()
 
     def difference(self) -> float:
-        """The largest absolute difference over parameters, target networks and optimiser moments."""
+        """Return the largest absolute difference over parameters, target networks and optimiser moments."""
         pairs = {id(pair.ours): pair for pair in chain.from_iterable(self.nets.values())}
         found = [pair.difference() for pair in pairs.values()]
         for ours, theirs in self.optimizers.values():
@@ -110,7 +110,7 @@ class Twins:
 
 
 def _moments(name: str, ours: Any, theirs: Any, pairs: dict[int, Pair]) -> Iterator[Pair]:
-    """A running moment of both optimisers, parameter by parameter."""
+    """Pair a running moment of both optimisers, parameter by parameter."""
     pieces = getattr(ours, name).split([p.numel() for p in ours.params])
     for param, piece in zip(ours.params, pieces, strict=True):
         pair = pairs[id(param)]
@@ -171,14 +171,14 @@ def _soft(algo: Any, model: Any) -> Parts:
 
 @dataclass(frozen=True)
 class Counterpart:
-    """What an entry has in Stable-Baselines3."""
+    """The counterpart of an entry in Stable-Baselines3."""
 
     model: Any  # the class
     shared: str  # settings that both sides know
     match: Callable[[Any, Any], Parts]  # networks and optimisers of an entry and of a model
 
 
-# All entries that have a twin.
+# All entries that have a twin: every other list of them follows from this one.
 COUNTERPARTS = {
     "ppo": Counterpart(
         PPO,
@@ -204,7 +204,7 @@ COUNTERPARTS = {
     "sac": Counterpart(SAC, "capacity learning_starts batch_size n_step gamma tau learning_rate", _soft),
 }
 
-# Settings under another name there; every other one that both sides know is passed on as it is.
+# Settings that have another name there; other shared ones have the same.
 RENAMED = {
     "num_steps": "n_steps",
     "n_step": "n_steps",
@@ -221,7 +221,7 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 
 
 def arguments(name: str, config: Any) -> dict[str, Any]:
-    """The keyword arguments of their class for our settings."""
+    """Return the keyword arguments of their class for our settings."""
     known = {key: getattr(config, key) for key in COUNTERPARTS[name].shared.split()}
     found = {RENAMED.get(key, key): value for key, value in known.items()}
     net = {"pi": list(config.hidden), "vf": list(config.hidden)} if name in ("ppo", "a2c") else list(config.hidden)
@@ -235,7 +235,7 @@ def arguments(name: str, config: Any) -> dict[str, Any]:
 
 
 def make(name: str, env: Callable[[], gym.Env[Any, Any]], num_envs: int = 1, **settings: Any) -> Twins:
-    """Twins in torch's default dtype, with the preset that reproduces Stable-Baselines3 and these settings."""
+    """Make twins in torch's default dtype, with the preset that reproduces Stable-Baselines3 and these settings."""
     resolved = resolve(name, "", settings, preset="sb3")
     vector = DummyVecEnv([env] * num_envs)
     model = COUNTERPARTS[name].model("MlpPolicy", vector, seed=0, device="cpu", **arguments(name, resolved.config))
@@ -253,7 +253,7 @@ def make(name: str, env: Callable[[], gym.Env[Any, Any]], num_envs: int = 1, **s
 
 
 def _double_temperature(model: Any) -> None:
-    """SAC's temperature stands outside of the policy's module."""
+    """Convert SAC's temperature, which is outside the policy's module."""
     if not isinstance(model, SAC):
         return
     if model.log_ent_coef is None:
@@ -264,7 +264,7 @@ def _double_temperature(model: Any) -> None:
 
 @contextmanager
 def precision(dtype: torch.dtype) -> Iterator[None]:
-    """Both sides in `dtype`; theirs casts observations to float32 of itself, which float64 must prevent."""
+    """Compute in `dtype` on both sides; for float64, their cast of observations to float32 is disabled."""
 
     def keep(obs: Any, space: Space, normalize_images: bool = True) -> Any:
         return obs if dtype == torch.float64 else preprocessing.preprocess_obs(obs, space, normalize_images)

@@ -1,4 +1,4 @@
-"""A Stable-Baselines3 model trained as one of our settings says, and evaluated as ours are."""
+"""Train a Stable-Baselines3 model with our settings, and evaluate it as ours are."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ from zoo.training.evaluation import Evaluation, evaluate
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run of theirs leaves."""
+    """The result of a run of theirs."""
 
     evaluation: Evaluation
     seconds: float  # of training, checks on the way included
@@ -41,7 +41,7 @@ NOISES = {"gaussian": NormalActionNoise, "ou": OrnsteinUhlenbeckActionNoise}
 
 
 def train(settings: Settings, on_row: Callable[[dict[str, float]], None] = lambda row: None) -> Trained:
-    """One run of their algorithm; `on_row` sees steps and returns on the way."""
+    """Train their algorithm; `on_row` is called with steps and return of each check on the way."""
     run = settings.run
     started = time.monotonic()
     trained = model(settings)
@@ -57,7 +57,7 @@ def train(settings: Settings, on_row: Callable[[dict[str, float]], None] = lambd
 
 
 def ignored(settings: Settings) -> list[str]:
-    """The settings that differ from our defaults and that theirs does not have, so that they train without them."""
+    """Return the settings that differ from our defaults and do not exist there: they train without them."""
     known = {*COUNTERPARTS[settings.algorithm].shared.split(), *FOLLOWED.split()}
     ours, default = asdict(settings.config), asdict(type(settings.config)())
     return [name for name in ours if name not in known and ours[name] != default[name]]
@@ -81,7 +81,7 @@ def model(settings: Settings, classes: Mapping[str, Any] | None = None) -> Any:
 
 
 class _Agent:
-    """Their model behind what `evaluate` asks of an agent."""
+    """Their model with the members of an agent that `evaluate` uses."""
 
     obs_normalizer = None
 
@@ -89,7 +89,7 @@ class _Agent:
         self.model, self.spec = model, spec
 
     def act(self, obs: Array, deterministic: bool = True, started: Array | None = None) -> Array:
-        """Actions in the environment's units, (N, ...)."""
+        """Return actions in the environment's units, (N, ...)."""
         normalizer = self.model.get_vec_normalize_env()
         if normalizer is not None:
             obs = normalizer.normalize_obs(obs)
@@ -128,7 +128,7 @@ class _Checks(BaseCallback):
 
 
 def learn(trained: Any, total_steps: int, on_rollout: Callable[[int], None]) -> None:
-    """Train a model; `on_rollout` sees the steps so far whenever all updates that are due are made."""
+    """Train a model; `on_rollout` is called with the steps so far whenever all updates that are due are made."""
     trained.learn(total_steps, callback=_Rollouts(on_rollout))
 
 
@@ -145,7 +145,7 @@ class _Rollouts(BaseCallback):
 
 
 def _arguments(settings: Settings, spec: Spec) -> dict[str, Any]:
-    """Keyword arguments of their class, schedules and exploration included."""
+    """Return the keyword arguments of their class, schedules and exploration included."""
     given = asdict(settings.config)
     found = arguments(settings.algorithm, settings.config)
     for name, theirs in (("learning_rate", "learning_rate"), ("clip_eps", "clip_range")):
@@ -167,5 +167,5 @@ def _arguments(settings: Settings, spec: Spec) -> dict[str, Any]:
 
 
 def _schedule(start: float, end: float) -> Callable[[float], float]:
-    """A setting that follows the run; they count what is left of it, from 1 to 0."""
+    """Return a linear schedule as a function of the remaining share of the run, from 1 to 0."""
     return lambda left: linear(start, end, 1 - left)
