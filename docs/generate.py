@@ -5,14 +5,13 @@ python docs/generate.py --check    write nothing; name the stale files and exit 
 """
 
 import sys
-import types
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from pydantic.fields import FieldInfo
 
 from zoo import registry
-from zoo.config import field_info
+from zoo.config import describe, field_info
 from zoo.taxonomy import AXES, Data, Strategy, Target
 
 DOCS = Path(__file__).resolve().parent
@@ -41,15 +40,11 @@ def text(value: Any) -> str:
 
 def kind(field: FieldInfo) -> str:
     """Type and range in words."""
-    union = isinstance(field.annotation, types.UnionType)
-    alternatives = get_args(field.annotation) if union else (field.annotation,)
-    first = next(each for each in alternatives if each is not types.NoneType)
-    if get_origin(first) is Literal:
-        name = " or ".join(f"`{choice}`" for choice in get_args(first))
-    else:
-        name = "list of ints" if get_origin(first) is tuple else str(getattr(first, "__name__", first))
+    found = describe(field)
+    name = " or ".join(f"`{choice}`" for choice in found.choices) or found.type.__name__
+    name = "list of ints" if found.type is tuple else name
     bounds = [f"{SIGNS[key]} {getattr(item, key)}" for item in field.metadata for key in SIGNS if hasattr(item, key)]
-    return " ".join([name, ", ".join(bounds)]).strip() + (", or none" if types.NoneType in alternatives else "")
+    return " ".join([name, ", ".join(bounds)]).strip() + (", or none" if found.optional else "")
 
 
 def settings(name: str) -> str:

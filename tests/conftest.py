@@ -9,7 +9,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from sweeps import TINY
 from tally import Tally
+
+from zoo.bench import plan as planning
+from zoo.bench.plan import Preset
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -80,3 +84,12 @@ def two_nodes() -> Iterator[TwoNodes]:
     finally:
         ray.shutdown()
         nodes.cluster.shutdown()
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset of seconds in the place of quick."""
+    envs = {"CartPole-v1": {"ppo": TINY}, "Pendulum-v1": {"ppo": TINY}}
+    monkeypatch.setattr(planning, "presets", lambda: {"quick": Preset(about="", seeds=2, envs=envs)})
+    monkeypatch.setattr(planning, "EPISODES", 1)
+    monkeypatch.setattr(planning, "FINAL_EPISODES", 2)

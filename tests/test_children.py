@@ -17,23 +17,14 @@ A2C = '{"num_envs": 1, "num_steps": 5}'
 STARTS = {
     "bench": """
         from zoo.bench.plan import job
-        from zoo.bench.queue import Local
-        (outcome,) = Local(1).run([job("random", "", "CartPole-v1", 0, {})], print)
+        from zoo.bench.queue import LocalQueue
+        (outcome,) = LocalQueue(1).run([job("random", "", "CartPole-v1", 0, {})], print)
         assert outcome.error is None, outcome.error
     """,
     "speed": f"""
         from zoo.bench import speed
         workload = speed.Workload(algorithm="a2c", env="CartPole-v1", warmup=5, steps=5, settings={A2C})
         assert speed.run(workload, "env", 1)["steps_per_second"] > 0
-    """,
-    "curves": """
-        from pathlib import Path
-        from zoo.crosscheck import curves
-        from zoo.storage.files import open_folder
-        with open_folder(Path(sys.argv[1]), make=True) as folder:
-            pairs = [curves.Pair("a2c", "CartPole-v1", 100, 1)]
-            lines = list(curves.measure(curves.Store(folder), pairs, 1))
-        assert len(lines) == 2
     """,
     "environments": """
         import multiprocessing

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from zoo.algos.a2c import A2C
 from zoo.algos.ppo import PPO
-from zoo.config import Field, build, config, field_info, linear
+from zoo.config import Field, Kind, build, config, describe, field_info, linear
 from zoo.envs.normalize import ObsNormalizer, RewardNormalizer, RunningMoments
 from zoo.errors import UserError, nearest
 from zoo.settings import Run
@@ -40,6 +40,18 @@ class Example:
 
 
 # Configuration.
+
+
+def test_annotations_are_described() -> None:
+    assert {name: describe(field) for name, field in field_info(Example).items()} == {
+        "steps": Kind(int, (), optional=False),
+        "gamma": Kind(float, (), optional=False),
+        "clip": Kind(float, (), optional=True),
+        "seed": Kind(int, (), optional=True),
+        "hidden": Kind(tuple, (), optional=False),
+        "whiten": Kind(bool, (), optional=False),
+        "activation": Kind(str, ("tanh", "relu"), optional=False),
+    }
 
 
 @pytest.mark.parametrize(

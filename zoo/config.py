@@ -6,8 +6,8 @@ values out of range, whether they come from Python, registry.yaml or the command
 
 import types
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
 
 import pydantic
 from pydantic import ConfigDict, Field, ValidationError
@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from zoo.errors import UserError, nearest
 
-__all__ = ["Field", "Widths", "build", "config", "field_info", "is_config", "linear"]
+__all__ = ["Field", "Kind", "Widths", "build", "config", "describe", "field_info", "is_config", "linear"]
 
 T = TypeVar("T")
 
@@ -41,9 +41,8 @@ def build(cls: type[T], values: Mapping[str, Any], owner: str) -> T:
     for name in values:
         if name not in known:
             raise UserError(f"{owner} has no setting {name!r}{nearest(name, known)}")
-    hints = get_type_hints(cls)
     try:
-        return cls(**{name: _from_text(value, hints[name]) for name, value in values.items()})
+        return cls(**{name: _from_text(value, describe(known[name])) for name, value in values.items()})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][:1])
@@ -54,18 +53,17 @@ def _explain(message: str) -> str:
     return message.removeprefix("Value error, ")[0].lower() + message.removeprefix("Value error, ")[1:]
 
 
-def _from_text(value: Any, hint: Any) -> Any:
+def _from_text(value: Any, kind: "Kind") -> Any:
     """Text as people type it: 1e5 for a whole number, 64,64 for a tuple, none for an optional."""
-    if isinstance(value, bool) and bool not in _alternatives(hint):
+    if isinstance(value, bool) and kind.type is not bool:
         return str(value)
     if not isinstance(value, str):
         return value
-    alternatives = _alternatives(hint)
-    if types.NoneType in alternatives and value.lower() in ("none", "null"):
+    if kind.optional and value.lower() in ("none", "null"):
         return None
-    if any(get_origin(alternative) is tuple for alternative in alternatives):
+    if kind.type is tuple:
         return tuple(part.strip() for part in value.split(",") if part.strip())
-    if int in alternatives and float not in alternatives:
+    if kind.type is int:
         try:
             return value if value.lstrip("+-").isdigit() else int(float(value)) if float(value).is_integer() else value
         except (ValueError, OverflowError):
@@ -73,8 +71,24 @@ def _from_text(value: Any, hint: Any) -> Any:
     return value
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+@dataclass(frozen=True)
+class Kind:
+    """What a field takes: values of `type`, which are one of `choices` if there are any, and none if `optional`."""
+
+    type: type
+    choices: tuple[str, ...]
+    optional: bool
+
+
+def describe(field: FieldInfo) -> Kind:
+    """Read the annotation of a field: `int`, `float | None`, `Literal["a", "b"]`, `tuple[int, ...]` and the like."""
+    hint = field.annotation
+    alternatives = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    first = next(each for each in alternatives if each is not types.NoneType)
+    optional = types.NoneType in alternatives
+    if get_origin(first) is Literal:
+        return Kind(str, get_args(first), optional)
+    return Kind(get_origin(first) or first, (), optional)
 
 
 def field_info(cls: type) -> dict[str, FieldInfo]:

@@ -32,7 +32,7 @@ def nothing_is_remembered() -> Iterator[None]:
 
 
 def forget() -> None:
-    for function in (module._file, module._source, module._imports):
+    for function in (module._file, module._source):
         function.cache_clear()
 
 

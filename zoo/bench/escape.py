@@ -1,4 +1,4 @@
-"""Texts from elsewhere (errors of jobs, names, what a store holds) on their way out: one function for each format."""
+"""Escape texts from elsewhere (errors of jobs, names, rows of a store): one function for each output format."""
 
 import json
 import re
@@ -21,27 +21,27 @@ LATEX = str.maketrans(
         '"': r"\textquotedbl{}",
     }
 )
-FORMULA = ("=", "+", "-", "@")  # what a cell of a spreadsheet begins with if it is to be worked out
+FORMULA = ("=", "+", "-", "@")  # the first character of a cell that a spreadsheet evaluates
 
 
 def plain(text: object, limit: int = LIMIT) -> str:
-    """One line of at most `limit` characters; control characters, which terminals obey, are spaces."""
+    """Return one line of at most `limit` characters; control characters become spaces."""
     line = " ".join("".join(" " if unicodedata.category(mark)[0] == "C" else mark for mark in str(text)).split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def terminal(text: object, style: str = "") -> Text:
-    """For rich, which finds no markup in it."""
+    """Escape for rich, which would interpret markup."""
     return Text(plain(text), style=style)
 
 
 def markdown(text: object) -> str:
-    """For a cell of a table, or a line."""
+    """Escape for Markdown: a cell of a table, or a line."""
     return plain(text).translate(MARKDOWN)
 
 
 def markdown_code(text: object) -> str:
-    """A span of code, within more backticks than there are in it."""
+    """Return a span of code, enclosed in more backticks than the text contains in a row."""
     line = plain(text, limit=10_000)
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     space = " " if "`" in line else ""
@@ -49,21 +49,21 @@ def markdown_code(text: object) -> str:
 
 
 def latex(text: object) -> str:
-    """For a cell of a table."""
+    """Escape for LaTeX: a cell of a table."""
     return plain(text).translate(LATEX)
 
 
 def spreadsheet(text: object) -> str:
-    """For a cell of a CSV file: text stays text."""
+    """Escape for a CSV file, so that a spreadsheet evaluates no text as a formula."""
     line = plain(text)
     return f"'{line}" if line.startswith(FORMULA) else line
 
 
 def figure(text: object) -> str:
-    """For matplotlib, which finds no mathematics in it."""
+    """Escape for matplotlib, which would interpret dollar signs as mathematics."""
     return plain(text).replace("$", r"\$")
 
 
 def script(data: Any) -> str:
-    """Data as JSON inside an HTML script element, which no string in it can close; a ValueError for NaN."""
+    """Return data as JSON for an HTML script element that no string in it can close. Raises ValueError for NaN."""
     return json.dumps(data, allow_nan=False).replace("<", "\\u003c")

@@ -1,7 +1,7 @@
-"""What decides a run besides its settings: the code that its training imports, as one digest.
+"""Digest the code that a training imports, which decides a run together with its settings.
 
-Modules are found by following imports, so that none is forgotten when files move. What cannot change a number is left
-out: comments, docstrings, the messages of errors and warnings, help texts, and in which file a statement stands.
+Modules are found by following imports, so that none is missed when files move. What cannot change a number is left out:
+comments, docstrings, the messages of errors and warnings, help texts, and the file in which a statement stands.
 """
 
 import ast
@@ -13,13 +13,13 @@ from pathlib import Path
 
 
 def fingerprint(roots: Iterable[str]) -> str:
-    """A digest of all statements of the modules that `roots` import, also lazily, from their own packages."""
+    """Return a digest of all statements of the modules that `roots` import, also lazily, from their own packages."""
     digests = sorted(digest for name in modules(roots) for digest in _statements(_source(name), name.partition(".")[0]))
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 def modules(roots: Iterable[str]) -> set[str]:
-    """`roots` (names of modules) and what they import of their own packages, directly or through others."""
+    """Return `roots` (names of modules) and the modules of their packages that they import, directly or indirectly."""
     waiting = list(roots)
     packages = {name.partition(".")[0] for name in waiting}
     found: set[str] = set()
@@ -27,13 +27,13 @@ def modules(roots: Iterable[str]) -> set[str]:
         name = waiting.pop()
         if name not in found and name.partition(".")[0] in packages and _file(name) is not None:
             found.add(name)
-            waiting += _imports(name)
+            waiting += _imports(_source(name))
     return found
 
 
 @cache
 def _file(name: str) -> Path | None:
-    """The file of a module; nothing where the name is no module, but something in one. Nothing is imported."""
+    """Return the file of a module, without importing it; None if there is no module of this name."""
     top, *inner = name.split(".")
     spec = find_spec(top)
     if spec is None or spec.origin is None:
@@ -52,10 +52,10 @@ def _source(name: str) -> str:
 
 
 @cache
-def _imports(name: str) -> list[str]:
-    """The names that a module imports: modules, and what may be one, as in `from package import name`."""
+def _imports(source: str) -> list[str]:
+    """Return the names that a source imports; of `from package import name` both, since `name` may be a module."""
     names: list[str] = []
-    for node in _executed(ast.parse(_source(name))):
+    for node in _executed(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [each.name for each in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -64,7 +64,7 @@ def _imports(name: str) -> list[str]:
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those that only a type checker sees."""
+    """Yield all nodes but those below `if TYPE_CHECKING`."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
@@ -74,7 +74,7 @@ def _executed(tree: ast.AST) -> Iterator[ast.AST]:
 
 @cache
 def _statements(source: str, package: str) -> list[str]:
-    """A digest of each statement of a module, but of those that only import from its own package."""
+    """Return a digest of each statement of a module, except imports from its own package."""
     tree = _WithoutText().visit(ast.parse(ast.unparse(ast.parse(source))))
     kept = [node for node in tree.body if not _is_own_import(node, package)]
     return [hashlib.sha256(ast.dump(node).encode()).hexdigest() for node in kept]
@@ -87,7 +87,7 @@ def _is_own_import(node: ast.stmt, package: str) -> bool:
 
 
 class _WithoutText(ast.NodeTransformer):
-    """Empties texts that only people read."""
+    """Empty texts that only people read."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         name = ast.unparse(node.func).rpartition(".")[2]

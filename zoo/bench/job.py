@@ -1,6 +1,6 @@
-"""One job of a sweep in a process of its own: python -P -m zoo.bench.job CHANNEL, and the job on its standard input.
+"""Run one job of a sweep in a process of its own: python -P -m zoo.bench.job CHANNEL, with the job on standard input.
 
-Through the file descriptor CHANNEL a JSON object a line comes back: {"step": ..., "eval_return": ...} on the way,
+Answers are JSON objects, one a line, through the file descriptor CHANNEL: {"step": ..., "eval_return": ...} on the way,
 {"result": {...}} or {"error": text} at the end.
 """
 
@@ -27,7 +27,7 @@ Row = dict[str, float]
 
 
 def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
-    """Train and evaluate; returns and curve, duration, size, memory and where it ran."""
+    """Train and evaluate; returns what `Finished.from_json` reads. Raises EnvError if a final return is not finite."""
     from zoo.runs.recorder import environment
 
     curve: list[tuple[float, float]] = []
@@ -52,8 +52,8 @@ def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
     }
 
 
-class Outcome(NamedTuple):
-    """What a side tells of a run."""
+class Performance(NamedTuple):
+    """What a run of one side measured."""
 
     returns: list[float]
     seconds: float
@@ -62,28 +62,28 @@ class Outcome(NamedTuple):
 
 
 def _settings(job: Job) -> Settings:
-    """All of a job's settings, checked."""
+    """Build the settings of a job; all of them are given."""
     return resolve(job.algorithm, job.env, {**job.settings["run"], **job.settings["config"]})
 
 
-def _zoo(job: Job, on_row: Callable[[Row], None]) -> Outcome:
+def _zoo(job: Job, on_row: Callable[[Row], None]) -> Performance:
     from zoo import runs
 
     result = runs.run(_settings(job), job.env, on_row=on_row)
     assert result.evaluation is not None
     parameters = sum(p.numel() for p in result.agent.parameters() if p.requires_grad)
-    return Outcome(result.evaluation.returns.tolist(), result.seconds, parameters)
+    return Performance(result.evaluation.returns.tolist(), result.seconds, parameters)
 
 
-def _sb3(job: Job, on_row: Callable[[Row], None]) -> Outcome:
+def _sb3(job: Job, on_row: Callable[[Row], None]) -> Performance:
     from zoo.crosscheck import theirs
 
     trained = theirs.train(_settings(job), on_row)
-    return Outcome(trained.evaluation.returns.tolist(), trained.seconds, trained.parameters, trained.ignored)
+    return Performance(trained.evaluation.returns.tolist(), trained.seconds, trained.parameters, trained.ignored)
 
 
-def _random(job: Job, on_row: Callable[[Row], None]) -> Outcome:
-    """Uniformly random actions on the episodes that all entries are evaluated on."""
+def _random(job: Job, on_row: Callable[[Row], None]) -> Performance:
+    """Take uniformly random actions in the episodes that all entries are evaluated on."""
     envs = Envs(vectorize(job.env, 10), SeedSequence(0, spawn_key=(EVALUATION,)), scale_actions=False)
     space = envs.vector.action_space
     space.seed(0)
@@ -95,7 +95,7 @@ def _random(job: Job, on_row: Callable[[Row], None]) -> Outcome:
             if episode.number < FINAL_EPISODES:
                 returns[episode.number] = float(episode.episode_return)
     envs.close()
-    return Outcome([returns[number] for number in sorted(returns)], 0.0, 0)
+    return Performance([returns[number] for number in sorted(returns)], 0.0, 0)
 
 
 def _end_with_the_sweep() -> None:
@@ -104,7 +104,7 @@ def _end_with_the_sweep() -> None:
 
 
 def main() -> None:
-    """Read a job, do it, write what happens; end when nobody listens any more."""
+    """Read a job, run it and write its answers; exit when the sweep that started it has ended."""
     job = Job(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""What a sweep consists of: presets, and the jobs that they make."""
+"""Plan a sweep: presets, and the jobs that they make."""
 
 import hashlib
 import json
@@ -17,7 +17,6 @@ from zoo.errors import UserError, nearest
 from zoo.settings import resolve
 
 SIDES = ("zoo", "sb3", "random")
-SB3 = ("dqn", "ddpg", "sac", "td3", "ppo", "a2c")  # entries with a twin in Stable-Baselines3
 CHECKPOINTS, EPISODES, FINAL_EPISODES = 10, 10, 100
 FOLDER = Path(__file__).parent
 
@@ -29,19 +28,22 @@ class Preset(BaseModel):
 
     about: str
     seeds: int
+    seeds_on: dict[str, int] = {}  # environments that need another number
+    algorithms: list[str] = []  # all if left out
+    settings_preset: str | None = None  # the registry's, under the tuned settings
     envs: dict[str, dict[str, dict[str, Any]]]
 
 
 @cache
 def presets() -> dict[str, Preset]:
-    """All presets of presets.yaml."""
+    """Load all presets of presets.yaml."""
     data = yaml.safe_load((FOLDER / "presets.yaml").read_text(encoding="utf-8"))
     return {name: Preset.model_validate(preset) for name, preset in data.items()}
 
 
 @cache
 def references() -> dict[str, dict[str, Any]]:
-    """What is known of each environment: its actions, a random policy's return and the best published one."""
+    """Load what is known of each environment: type of actions, a random policy's return and the best published one."""
     data: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "references.yaml").read_text(encoding="utf-8"))
     return data
 
@@ -56,15 +58,16 @@ class Job:
     seed: int
     overrides: dict[str, Any]
     settings: dict[str, Any]
+    settings_preset: str | None = None
 
     @property
     def row(self) -> str:
-        """The row of the table that it belongs to."""
+        """The id of its row in the table."""
         return f"{self.side}/{self.algorithm}" if self.algorithm else self.side
 
     @property
     def title(self) -> str:
-        """What progress calls it."""
+        """Its name in progress and messages."""
         return f"{self.row} on {self.env}, seed {self.seed}"
 
     @property
@@ -74,7 +77,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Equal for the same settings, code and versions alone: what does not share it is never mixed."""
+        """A digest of side, settings, code and versions; results of different keys are never mixed."""
         text = json.dumps(
             [self.side, self.algorithm, self.env, self.seed, self.settings, code(self.side, self.algorithm)],
             sort_keys=True,
@@ -83,14 +86,15 @@ class Job:
 
     @property
     def command(self) -> str:
-        """The command that repeats it (for a twin, that trains the entry that it mirrors)."""
+        """The command that repeats it; for a twin, the command that trains its entry."""
         if not self.algorithm:
             return ""
-        flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.overrides.items())
-        return f"zoo run {self.algorithm} --env {self.env} --seed {self.seed} {flags}".strip()
+        given = {"env": self.env, "seed": self.seed, "preset": self.settings_preset, **self.overrides}
+        flags = [f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value is not None]
+        return " ".join(["zoo run", self.algorithm, *flags])
 
     def to_json(self) -> dict[str, Any]:
-        """Itself as plain data."""
+        """Return it as plain data."""
         return asdict(self)
 
 
@@ -99,7 +103,7 @@ ROOTS = {"zoo": ["zoo.runs"], "sb3": ["zoo.crosscheck.theirs"], "random": ["zoo.
 
 @cache
 def code(side: str, algorithm: str) -> str:
-    """A digest of what decides a run besides its settings: the code that training imports, and versions."""
+    """Return a digest of what decides a run besides its settings: the code that training imports, and versions."""
     own = [registry.get(algorithm).path.partition(":")[0]] if algorithm else []
     packages = ["torch", "gymnasium", "numpy"] + (["stable-baselines3"] if side == "sb3" else [])
     parts = [fingerprint([*ROOTS[side], *own]), *(version(name) for name in packages)]
@@ -108,7 +112,7 @@ def code(side: str, algorithm: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a sweep, and the entries that cannot play on some of its environments, with the reason."""
+    """The jobs of a sweep, and for each entry that does not support an environment the reason."""
 
     envs: list[str]
     rows: list[tuple[str, str]]  # (side, algorithm), in the order of the table
@@ -117,49 +121,58 @@ class Plan:
 
 
 def plan(preset: str, *, algorithms: list[str], envs: list[str], seeds: int | None, against: str | None = None) -> Plan:
-    """The jobs of a preset, for some of its algorithms and environments if any are named."""
+    """Plan a preset, or the named algorithms and environments of it. Raises UserError if a name is unknown."""
     chosen = presets()[preset]
     for name in algorithms:
         registry.get(name)
     unknown = [env for env in envs if env not in chosen.envs]
     if unknown:
         raise UserError(f"preset {preset} has no {unknown[0]}{nearest(unknown[0], chosen.envs)}")
-    names = [
-        name for entry in registry.find().values() for name in entry.algorithms if not algorithms or name in algorithms
-    ]
+    wanted = set(algorithms or chosen.algorithms or registry.load().algorithms)
+    names = [name for entry in registry.find().values() for name in entry.algorithms if name in wanted]
+    twins = twinned() if against == "sb3" else ()
     rows = [("random", "")]
     for name in names:
-        rows.append(("zoo", name))
-        if against == "sb3" and name in SB3:
-            rows.append(("sb3", name))
+        rows += [("zoo", name), ("sb3", name)] if name in twins else [("zoo", name)]
     env_ids = [env for env in chosen.envs if not envs or env in envs]
     unsupported = {(name, env): reason for name in names for env in env_ids if (reason := refusal(name, env))}
+    counts = {env: seeds or chosen.seeds_on.get(env, chosen.seeds) for env in env_ids}
     jobs = [
-        job(side, name, env, seed, chosen.envs[env].get(name, {}))
-        for seed in range(seeds or chosen.seeds)
+        job(side, name, env, seed, chosen.envs[env].get(name, {}), chosen.settings_preset)
+        for seed in range(max(counts.values(), default=0))
         for env in env_ids
         for side, name in rows
-        if (name, env) not in unsupported and (name or not seed)
+        if seed < counts[env] and (name, env) not in unsupported and (name or not seed)
     ]
     return Plan(env_ids, rows, jobs, unsupported)
 
 
-def job(side: str, algorithm: str, env: str, seed: int, overrides: dict[str, Any]) -> Job:
-    """One run: tuned settings, what the preset says instead, and ten checks on the way."""
+def twinned() -> set[str]:
+    """Return the entries that have a twin in Stable-Baselines3."""
+    from zoo.crosscheck.sb3 import COUNTERPARTS
+
+    return set(COUNTERPARTS)
+
+
+def job(
+    side: str, algorithm: str, env: str, seed: int, overrides: dict[str, Any], settings_preset: str | None = None
+) -> Job:
+    """Make one run: tuned settings, what the preset says instead, and ten checks on the way."""
     if not algorithm:
         return Job(side, algorithm, env, seed, {}, {})
-    total = resolve(algorithm, env, overrides).run.total_steps
+    total = resolve(algorithm, env, overrides, preset=settings_preset).run.total_steps
     checks = {
         "eval_every": max(total // CHECKPOINTS, 1),
         "validation_episodes": EPISODES,
         "eval_episodes": FINAL_EPISODES,
     }
-    settings = resolve(algorithm, env, {**overrides, **checks, "seed": seed}).to_json()
-    return Job(side, algorithm, env, seed, overrides, {"run": settings["run"], "config": settings["config"]})
+    settings = resolve(algorithm, env, {**overrides, **checks, "seed": seed}, preset=settings_preset).to_json()
+    kept = {"run": settings["run"], "config": settings["config"]}
+    return Job(side, algorithm, env, seed, overrides, kept, settings_preset)
 
 
 @cache
 def refusal(algorithm: str, env: str) -> str:
-    """Why an entry cannot play on an environment, or nothing."""
+    """Return why an entry does not support an environment, or an empty text."""
     supported = [space.__name__ for space in registry.load_class(algorithm).spaces]
     return "" if references()[env]["actions"] in supported else f"needs {' or '.join(supported)} actions"

@@ -1,4 +1,4 @@
-"""A sweep as one HTML page that needs no network: a table, learning curves and the command of every run."""
+"""Write a sweep as one HTML page that needs no network: a table, learning curves and the command of every run."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,6 @@ from zoo.bench.escape import script
 
 
 def report(summary: dict[str, Any]) -> str:
-    """The page: report.html with `summary` inside as JSON, in which no string can close the script element."""
+    """Return the page: report.html with a summary's JSON inside, in which no string can close the script element."""
     template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     return template.replace("{{summary}}", script(summary))

@@ -1,8 +1,8 @@
-"""Env-steps per second while learning: this package, its peers and the machine's limits, in alternation in one run.
+"""Measure env-steps per second while learning: this package, its peers and the machine's limits, in alternation.
 
-Every side is a process of its own at each number of threads; they take turns, so that whatever else slows the machine
-down for a while meets all of them, and a side counts at the number of threads at which it is fastest. A ratio is that
-of medians over turns. The limit is what remains if nothing but the environment and the multiplications took time.
+Every side is a process of its own at each number of threads. The processes take turns, so that whatever else slows the
+machine down for a while affects all of them; a side counts at the number of threads at which it is fastest. A ratio is
+the ratio of medians over turns. The limit is the speed if only the environment and the multiplications took time.
 """
 
 import json
@@ -31,7 +31,7 @@ NO_TWIN = {"sbx": {"a2c"}}  # entries that a peer does not have
 
 
 class Workload(BaseModel):
-    """What all sides do: `warmup` steps that are not counted, then turns of `steps` that are."""
+    """The work of all sides: `warmup` steps that are not counted, then turns of `steps` steps that are."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,13 +45,13 @@ class Workload(BaseModel):
 
 @cache
 def workloads() -> dict[str, Workload]:
-    """All workloads of speed.yaml by name."""
+    """Load all workloads of speed.yaml, by name."""
     data = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     return {name: Workload.model_validate(each) for name, each in data.items()}
 
 
 def select(names: list[str]) -> dict[str, Workload]:
-    """The workloads of these algorithms; all if none is named."""
+    """Return the workloads of these algorithms; all if none is named. Raises UserError if one has none."""
     known = {each.algorithm for each in workloads().values()}
     for name in names:
         if name not in known:
@@ -61,7 +61,7 @@ def select(names: list[str]) -> dict[str, Workload]:
 
 @dataclass
 class Side:
-    """What was measured of one side of a workload."""
+    """The measurements of one side of a workload."""
 
     threads: int
     rates: list[float] = field(default_factory=list)  # steps a second, of each turn
@@ -75,7 +75,7 @@ class Side:
 
 @dataclass
 class Measured:
-    """A workload with all of its sides, the limit in steps a second, and where the zoo's time goes."""
+    """A workload with all of its sides, the limit in steps a second, and the shares of the zoo's time."""
 
     title: str
     workload: Workload
@@ -85,11 +85,11 @@ class Measured:
     shares: dict[str, float]
 
     def ratio(self, side: str) -> float:
-        """How many times faster the zoo is."""
+        """Return how many times as fast as `side` the zoo is."""
         return self.sides["zoo"].rate / self.sides[side].rate
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """Return it as plain data."""
         sides = {
             name: {"threads": side.threads, "steps_per_second": side.rates, "median": side.rate, **side.last}
             for name, side in self.sides.items()
@@ -108,7 +108,7 @@ class Measured:
 def measure(
     names: list[str], *, against: list[str], repeat: int, say: Callable[[str], None] = lambda text: None
 ) -> Iterator[Measured]:
-    """Each workload, measured on all sides in `repeat` turns; `say` hears what is going on."""
+    """Measure each workload on all sides in `repeat` turns; `say` is called with lines of progress."""
     for title, workload in select(names).items():
         peers = [side for side in against if not workload.alone and workload.algorithm not in NO_TWIN.get(side, ())]
         with ExitStack() as stack:
@@ -141,7 +141,7 @@ def _take_turns(racers: "list[tuple[str, Side, Process]]") -> None:
 
 
 def _thread_counts() -> list[int]:
-    """1, 2, 4, ... up to the cores."""
+    """Return 1, 2, 4, ... up to the number of cores."""
     return [2**power for power in range(_cores().bit_length()) if 2**power <= _cores()]
 
 
@@ -151,30 +151,30 @@ def _cores() -> int:
 
 @dataclass
 class Process:
-    """One side, which learns when it is its turn (see `zoo.bench.stopwatch`)."""
+    """The process of one side, which learns during its turns (see `zoo.bench.stopwatch`)."""
 
     side: str
     popen: subprocess.Popen[str]
-    words: IO[str]  # what it says but answers
+    words: IO[str]  # its standard error
 
     def tell(self, line: str) -> None:
-        """Give it a line."""
+        """Write a line to it."""
         assert self.popen.stdin is not None
         with suppress(BrokenPipeError):  # it has failed; the next answer says why
             print(line, file=self.popen.stdin, flush=True)
 
     def turn(self) -> float:
-        """Steps a second in the next turn."""
+        """Run the next turn; returns steps a second."""
         self.tell("")
         return float(self.answer()["steps_per_second"])
 
     def end(self) -> dict[str, Any]:
-        """Its last answer."""
+        """End it; returns its last answer."""
         self.tell("")
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
-        """What it says next; a UserError with its last words if it fails."""
+        """Read its next answer. Raises UserError, with the last line of its standard error, if it has failed."""
         assert self.popen.stdout is not None
         line = self.popen.stdout.readline()
         if not line:
@@ -188,7 +188,7 @@ class Process:
 
 @contextmanager
 def started(workload: Workload, side: str, threads: int, *, turns: int, profile: bool = False) -> Iterator[Process]:
-    """A process for a side or a limit, ended afterwards."""
+    """Start a process for a side or a limit; it is killed afterwards."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     if side == "sbx":
         single = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -209,20 +209,20 @@ def started(workload: Workload, side: str, threads: int, *, turns: int, profile:
 
 
 def run(workload: Workload, side: str, threads: int, *, profile: bool = False) -> dict[str, Any]:
-    """A side or a limit alone, once."""
+    """Measure a side or a limit alone, once."""
     with started(workload, side, threads, turns=1, profile=profile) as process:
         found = process.answer()
         return found or {"steps_per_second": process.turn(), **process.end()}
 
 
 def header(against: list[str]) -> list[str]:
-    """The columns of `row`."""
+    """Return the columns of `row`."""
     peers = [column for name in against for column in (NAMES[name], "ratio")]
     return ["workload", "zoo", *peers, "of limit", "act/env/store/update", "first update", "memory"]
 
 
 def row(measured: Measured, against: list[str]) -> list[str]:
-    """A row of the table: steps a second with threads, ratios, and the zoo's share of the limit."""
+    """Format a row of the table: steps a second with threads, ratios, and the zoo's share of the limit."""
     zoo = measured.sides["zoo"]
     cells = [measured.title, _rate(zoo)]
     for name in against:

@@ -1,9 +1,9 @@
-"""One side of one workload, timed in a process of its own: python -P -m zoo.bench.stopwatch, and a task as first line.
+"""Time one side of one workload in a process of its own: python -P -m zoo.bench.stopwatch, with a task as first line.
 
-A side that learns answers {} after its warm-up, and then to each empty line with a turn of `steps` steps:
-{"steps_per_second": ...}. To one more line it ends, so as not to disturb the turns of others, and its last answer is
-{"import": seconds, "build": ..., "first": ..., "memory": bytes, ...}. A turn begins and ends where a side has made all
-the updates that are due.
+A side that learns answers {} after its warm-up. To each empty line it then answers with a turn of `steps` steps:
+{"steps_per_second": ...}. It ends after one more line, no earlier, so as not to disturb the turns of others; its last
+answer is {"import": seconds, "build": ..., "first": ..., "memory": bytes, ...}. A turn begins and ends where a side has
+made all the updates that are due.
 """
 
 import json
@@ -23,8 +23,8 @@ TASK = dict[str, Any]  # side, algorithm, env, settings, warmup, steps, turns, t
 Say = Callable[[dict[str, float]], None]
 
 
-class Watch:
-    """Times the turns after the warm-up. Before each, `say` hears of the one before, and returns when it may begin."""
+class TurnClock:
+    """Time the turns after the warm-up. `say` is called with each turn's speed, and returns when the next may begin."""
 
     def __init__(self, task: TASK, say: Say) -> None:
         self.steps, self.turns, self.say = task["steps"], task["turns"], say
@@ -33,7 +33,7 @@ class Watch:
         self.warm: float | None = None  # when the warm-up was over
 
     def at(self, step: int) -> None:
-        """All updates due by `step` are made."""
+        """Take note that all updates due by `step` are made."""
         if step < self.due or self.ended == self.turns:
             return
         now = time.perf_counter()
@@ -48,7 +48,7 @@ class Watch:
 
 
 def zoo_side(task: TASK, say: Say) -> dict[str, Any]:
-    """This package."""
+    """Run this package."""
     from numpy.random import SeedSequence
 
     from zoo import runs
@@ -57,7 +57,7 @@ def zoo_side(task: TASK, say: Say) -> dict[str, Any]:
     prepared = runs.prepare(task["algorithm"], task["env"], _settings(task), source="benchmark")
     built = time.perf_counter()
     learner, _ = runs.assemble(prepared, task["env"], *SeedSequence(0).spawn(2))
-    watch = Watch(task, say)
+    watch = TurnClock(task, say)
     built = time.perf_counter() - built
     first = time.perf_counter()
     with (
@@ -84,29 +84,40 @@ def nothing() -> Iterator[dict[str, float]]:
 
 
 @contextmanager
-def profiled(learner: Any, watch: Watch) -> Iterator[dict[str, float]]:
-    """Seconds after the warm-up that go to acting, the environment, storing and sampling, and updating."""
+def profiled(learner: Any, watch: TurnClock) -> Iterator[dict[str, float]]:
+    """Count the seconds after the warm-up of acting, the environment, storing and sampling, and updating."""
     seconds = dict.fromkeys(PARTS, 0.0)
 
-    def timed(owner: Any, name: str, part: str) -> None:
-        method = getattr(owner, name)
+    @contextmanager
+    def clock(part: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            if watch.warm is not None:
+                seconds[part] += time.perf_counter() - began
 
+    def timed(method: Callable[..., Any], part: str) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            try:
+            with clock(part):
                 return method(*args, **kwargs)
-            finally:
-                if watch.warm is not None:
-                    seconds[part] += time.perf_counter() - began
 
-        setattr(owner, name, wrapper)
+        return wrapper
 
-    timed(learner.algo, "act", "act")
-    timed(learner.source.envs, "step", "env")
-    timed(learner.algo, "update", "update")
-    timed(learner.buffer, "add", "store")
-    if hasattr(learner.buffer, "samples"):
-        timed(learner.buffer, "samples", "store")
+    def timed_batches() -> Iterator[Any]:
+        found = batches()
+        while True:
+            with clock("store"):
+                batch = next(found, None)
+            if batch is None:
+                return
+            yield batch
+
+    algo, envs, buffer = learner.algo, learner.source.envs, learner.buffer
+    batches = buffer.batches
+    algo.act, algo.update = timed(algo.act, "act"), timed(algo.update, "update")
+    envs.step = timed(envs.step, "env")
+    buffer.add, buffer.batches = timed(buffer.add, "store"), timed_batches
     yield seconds
 
 
@@ -117,21 +128,21 @@ def _settings(task: TASK) -> dict[str, Any]:
 
 
 def sb3_side(task: TASK, say: Say) -> dict[str, Any]:
-    """Stable-Baselines3."""
+    """Run Stable-Baselines3."""
     from zoo.crosscheck import theirs
 
     return _twin(task, say, theirs.model)
 
 
 def sbx_side(task: TASK, say: Say) -> dict[str, Any]:
-    """SBX, the same in JAX."""
+    """Run SBX, the same in JAX."""
     import sbx
     import torch
 
     from zoo.crosscheck import theirs
 
     torch.set_num_threads(task["threads"])
-    classes = {name: getattr(sbx, name.upper()) for name in ("ppo", "dqn", "sac", "ddpg", "td3")}
+    classes = {"ppo": sbx.PPO, "dqn": sbx.DQN, "sac": sbx.SAC, "ddpg": sbx.DDPG, "td3": sbx.TD3}
 
     def model(settings: Any) -> Any:
         return theirs.model(settings, classes=classes)
@@ -144,7 +155,7 @@ def _twin(task: TASK, say: Say, make: Callable[[Any], Any]) -> dict[str, Any]:
     from zoo.settings import resolve
 
     settings = resolve(task["algorithm"], task["env"], _settings(task), preset="sb3", use_tuned=False)
-    watch = Watch(task, say)
+    watch = TurnClock(task, say)
 
     built = time.perf_counter()
     model = make(settings)
@@ -157,7 +168,7 @@ def _twin(task: TASK, say: Say, make: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 def env_side(task: TASK) -> dict[str, Any]:
-    """The limit: the environment alone, under random actions."""
+    """Measure a limit: the environment alone, under random actions."""
     from numpy.random import SeedSequence
 
     from zoo.envs.envs import Envs
@@ -180,7 +191,7 @@ def env_side(task: TASK) -> dict[str, Any]:
 
 
 def flops_side(task: TASK) -> dict[str, Any]:
-    """The other limit: multiplications of all updates, and this machine's rate at them; operations for one step."""
+    """Measure the other limit: floating-point operations for one step, and this machine's rate of them per second."""
     import torch
     from numpy.random import SeedSequence
     from torch.utils.flop_counter import FlopCounterMode
@@ -214,7 +225,7 @@ LIMITS = {"env": env_side, "flops": flops_side}
 
 
 def main() -> None:
-    """Read a task, time it, print what came out."""
+    """Read a task, time it and print the answers."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # where a package's own words go, those of its C++ code as well
     task = json.loads(sys.stdin.readline())

@@ -1,9 +1,10 @@
-"""Results of sweeps in one SQLite file: rows are appended, never changed."""
+"""Keep the results of sweeps in one SQLite file: rows are appended, never changed."""
 
 import json
 import math
 import os
 import sqlite3
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,56 @@ create index if not exists runs_key on runs (key);
 """
 FILE, BESIDE = "results.sqlite", ("-journal", "-wal", "-shm")  # SQLite's own files beside it
 SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # how a journal ends that names another (sqlite.org/fileformat)
-NUMBERS = ("end", "seconds", "parameters", "memory")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a job measured."""
+
+    returns: list[float]  # of the episodes at the end
+    end: float  # their mean
+    curve: list[tuple[float, float]]  # steps and mean return of each check on the way
+    seconds: float
+    parameters: float
+    memory: float  # bytes
+    steps_per_second: float | None  # none of a random policy
+    ignored: list[str]  # settings that a twin does not have
+    versions: dict[str, Any]
+    machine: dict[str, Any]
+    commit: str | None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Finished":
+        """Read what a job returned. Raises LookupError, TypeError or ValueError where that is no result."""
+        numbers = {name: _finite(data[name]) for name in ("end", "seconds", "parameters", "memory")}
+        speed = data["steps_per_second"]
+        ignored = list(data.get("ignored", ()))
+        if not data["returns"] or not all(isinstance(name, str) for name in ignored):
+            raise ValueError("no returns, or settings without a name")
+        return cls(
+            returns=[_finite(each) for each in data["returns"]],
+            curve=[(_finite(step), _finite(value)) for step, value in data["curve"]],
+            steps_per_second=None if speed is None else _finite(speed),
+            ignored=ignored,
+            versions=data.get("versions") or {},
+            machine=data.get("machine") or {},
+            commit=data.get("commit"),
+            **numbers,
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a job: what it measured, or the error that ended it."""
+
+    job: Job
+    finished: Finished | None
+    error: str | None
+
+    @property
+    def status(self) -> str:
+        """done or failed."""
+        return "failed" if self.finished is None else "done"
 
 
 class Store:
@@ -38,7 +88,7 @@ class Store:
             raise UserError(f"{self.file} is not a store of results: {error}") from None
 
     def add(self, job: Job, status: str, data: dict[str, Any]) -> None:
-        """Append what became of a job (done or failed). Raises StorageError where that fails."""
+        """Append the end of a job (done or failed). Raises StorageError if the file cannot be written."""
         row = (datetime.now(UTC).isoformat(timespec="seconds"), job.key, job.side, job.algorithm, job.env, job.seed)
         insert = "insert into runs (created, key, side, algorithm, env, seed, status, data) values (?,?,?,?,?,?,?,?)"
         try:
@@ -47,17 +97,20 @@ class Store:
         except sqlite3.Error as error:
             raise StorageError(f"{self.file} cannot be written: {error}; earlier results are whole") from None
 
-    def find(self, job: Job) -> dict[str, Any] | None:
-        """The newest result of exactly this job, with its status; a finished one counts more than a failed one."""
-        query = "select status, data, created from runs where key = ? order by status = 'done' desc, id desc limit 1"
+    def find(self, job: Job) -> Trial | None:
+        """Return the newest result of exactly this job; a finished one counts more than a failed one.
+
+        Raises UserError if its row holds neither a result nor a failure.
+        """
+        query = "select status, data from runs where key = ? order by status = 'done' desc, id desc limit 1"
         found = self._first(query, job.key)
         if found is None:
             return None
-        status, data, created = found
-        return {"status": status, "created": created, **_checked(status, data, f"{self.file}, the row of {job.title}")}
+        status, data = found
+        return _trial(job, status, data, f"{self.file}, the row of {job.title}")
 
     def speed(self, side: str, algorithm: str, env: str) -> float | None:
-        """Steps a second of the newest finished run of an entry on an environment, whatever its settings."""
+        """Return the steps a second of the newest finished run of an entry on an environment, whatever its settings."""
         query = (
             "select case when json_valid(data) then json_extract(data, '$.steps_per_second') end from runs "
             "where side = ? and algorithm = ? and env = ? and status = 'done' order by id desc limit 1"
@@ -77,9 +130,9 @@ class Store:
 
 
 def _check_journal(folder: Folder) -> None:
-    """Raise UserError if a transaction was left that names another journal: SQLite removes that, wherever it is.
+    """Raise UserError if an unfinished transaction names another file, because SQLite would remove that file.
 
-    Only transactions over several databases do; of one alone, what was left is taken back as it should be.
+    Only transactions over several databases name one. SQLite rolls back an unfinished transaction of one database.
     """
     name = FILE + BESIDE[0]
     if folder.exists(name):
@@ -91,19 +144,21 @@ def _check_journal(folder: Folder) -> None:
                 )
 
 
-def _checked(status: Any, data: Any, place: str) -> dict[str, Any]:
-    """What a row says of a job; a UserError unless it is what `add` was given for one."""
+def _trial(job: Job, status: Any, data: Any, place: str) -> Trial:
+    """Read a row. Raises UserError, which names the place, unless it is what `add` writes."""
     try:
-        found: dict[str, Any] = json.loads(data)
+        found = json.loads(data)
         if status == "done":
-            curve = [number for point in found["curve"] for number in point]
-            numbers = [found[name] for name in NUMBERS] + [found["steps_per_second"] or 0] + found["returns"] + curve
-            names = all(isinstance(name, str) for name in found.get("ignored", []))
-            valid = names and len(found["returns"]) > 0 and all(math.isfinite(number) for number in numbers)
-        else:
-            valid = status == "failed" and isinstance(found["error"], str)
+            return Trial(job, Finished.from_json(found), None)
+        if status == "failed" and isinstance(found["error"], str):
+            return Trial(job, None, found["error"])
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise UserError(f"{place}: neither a result nor a failure; remove the row, and the job is done anew")
-    return found
+        pass
+    raise UserError(f"{place}: neither a result nor a failure; remove the row, and the job is done anew")
+
+
+def _finite(value: Any) -> float:
+    """Return a number. Raises ValueError if it is NaN or infinite, TypeError if it is no number."""
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    return value

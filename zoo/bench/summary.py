@@ -1,8 +1,9 @@
-"""What a store knows of a plan, as plain data: the one source of tables, figures and the report."""
+"""Sum up a sweep in records: the one source of tables, figures and the report."""
 
 import subprocess
 from collections import defaultdict
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,38 +13,83 @@ import numpy as np
 import psutil
 
 from zoo import registry
-from zoo.bench.plan import Job, Plan, references
-from zoo.bench.store import Store
+from zoo.bench.plan import Plan, references
+from zoo.bench.store import Finished, Store, Trial
 from zoo.runs.recorder import environment
 from zoo.spec import Array
 from zoo.statistics import Estimate, estimate, iqm_difference
 from zoo.taxonomy import AXES
 
-Data = dict[str, Any]
+
+@dataclass(frozen=True)
+class Standing:
+    """How an entry, a twin or the random policy did on one environment; costs are medians over seeds."""
+
+    status: str  # done, failed, missing or unsupported
+    reason: str | None  # why there is no score
+    score: Estimate | None
+    normalized: Estimate | None
+    seeds: int
+    failed_seeds: int
+    without: list[str]  # settings that a twin does not have
+    steps_per_second: float | None
+    seconds: float | None
+    parameters: float | None
+    memory: float | None  # bytes
 
 
-def summarise(plan: Plan, store: Store, *, title: str, command: str) -> Data:
-    """Everything about a sweep, JSON-ready."""
-    found = results(plan, store)
+@dataclass(frozen=True)
+class Contender:
+    """A row of the table: an entry, its twin or the random policy, and its standing on each environment."""
+
+    id: str  # as in Job.row
+    side: str
+    name: str
+    label: str
+    title: str
+    cell: str | None  # of the cube
+    standings: dict[str, Standing]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything about a sweep."""
+
+    title: str
+    command: str
+    commit: str | None
+    created: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    envs: list[str]
+    references: dict[str, dict[str, Any]]
+    contenders: list[Contender]
+    differences: dict[str, dict[str, Estimate]]  # entry minus twin, by entry and environment
+    trials: list[Trial]
+
+
+def summarise(plan: Plan, store: Store, *, title: str, command: str) -> Summary:
+    """Sum up what the store has of the plan's jobs."""
+    trials = find_trials(plan, store)
     here = environment()
     peers = {"stable-baselines3": version("stable-baselines3")} if any(side == "sb3" for side, _ in plan.rows) else {}
-    return {
-        "title": title,
-        "command": command,
-        "commit": commit(),
-        "created": datetime.now().isoformat(timespec="seconds"),
-        "machine": {**here["machine"], "cores": psutil.cpu_count(logical=False)},
-        "versions": here["versions"] | peers,
-        "envs": plan.envs,
-        "references": {env: references()[env] for env in plan.envs if env in references()},
-        "rows": [_row(plan, found, side, name) for side, name in plan.rows],
-        "differences": _differences(finals(plan, found)),
-        "runs": [_run(job, result) for job in plan.jobs if (result := found[id(job)])],
-    }
+    return Summary(
+        title=title,
+        command=command,
+        commit=commit(),
+        created=datetime.now().isoformat(timespec="seconds"),
+        machine={**here["machine"], "cores": psutil.cpu_count(logical=False)},
+        versions=here["versions"] | peers,
+        envs=plan.envs,
+        references={env: references()[env] for env in plan.envs if env in references()},
+        contenders=[_contender(plan, trials, side, name) for side, name in plan.rows],
+        differences=_differences(finals(trials)),
+        trials=list(trials.values()),
+    )
 
 
 def commit() -> str | None:
-    """The checkout's commit, marked where files have changed since; nothing in an installed package."""
+    """Return the checkout's commit, marked -dirty if files have changed since; None in an installed package."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip() or None
@@ -51,109 +97,162 @@ def commit() -> str | None:
         return None
 
 
-def results(plan: Plan, store: Store) -> dict[int, Data | None]:
-    """What the store has of each job, by the job's id()."""
-    return {id(job): store.find(job) for job in plan.jobs}
+def find_trials(plan: Plan, store: Store) -> dict[str, Trial]:
+    """Return what the store has of the plan's jobs, by the key of the job."""
+    found = {job.key: store.find(job) for job in plan.jobs}
+    return {key: trial for key, trial in found.items() if trial is not None}
 
 
-def finals(plan: Plan, found: dict[int, Data | None]) -> dict[tuple[str, str], Array]:
-    """The final returns of finished runs, (seeds,), for each row and environment that has some."""
+def finals(trials: dict[str, Trial]) -> dict[tuple[str, str], Array]:
+    """Collect the final returns of finished runs, (seeds,), by row and environment."""
     ends: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for job in plan.jobs:
-        if (result := found[id(job)]) and result["status"] == "done":
-            ends[job.row, job.env].append(result["end"])
+    for trial in trials.values():
+        if trial.finished:
+            ends[trial.job.row, trial.job.env].append(trial.finished.end)
     return {key: np.array(values) for key, values in ends.items()}
 
 
-def _differences(ends: dict[tuple[str, str], Array]) -> Data:
-    """By entry and environment: how far its interquartile mean lies above its twin's, where both have seeds."""
-    differences: Data = defaultdict(dict)
+def _differences(ends: dict[tuple[str, str], Array]) -> dict[str, dict[str, Estimate]]:
+    """Return IQM(entry) - IQM(twin) by entry and environment, where both have at least two seeds."""
+    differences: dict[str, dict[str, Estimate]] = defaultdict(dict)
     for (row, env), theirs in ends.items():
         side, _, name = row.partition("/")
         ours = ends.get((f"zoo/{name}", env), np.array([]))
         if side == "sb3" and min(len(ours), len(theirs)) > 1:
-            differences[name][env] = asdict(estimate(ours, theirs, statistic=iqm_difference))
+            differences[name][env] = estimate(ours, theirs, statistic=iqm_difference)
     return differences
 
 
-def _row(plan: Plan, found: dict[int, Data | None], side: str, name: str) -> Data:
-    cell = str(registry.load().cell_of(name)) if name else None
-    axes = dict(zip(AXES, cell.split("/"), strict=True)) if cell else dict.fromkeys(AXES)
+def _contender(plan: Plan, trials: dict[str, Trial], side: str, name: str) -> Contender:
     titles = {"zoo": registry.get(name).title if name else "", "sb3": "Stable-Baselines3", "random": "Random policy"}
-    cells = {}
+    own = [job for job in plan.jobs if (job.side, job.algorithm) == (side, name)]
+    standings = {}
     for env in plan.envs:
-        jobs = [job for job in plan.jobs if (job.side, job.algorithm, job.env) == (side, name, env)]
-        cells[env] = _cell(env, [found[id(job)] for job in jobs], plan.unsupported.get((name, env)))
-    return {
-        "id": f"{side}/{name}" if name else side,
-        "side": side,
-        "name": name or side,
-        "label": f"{name} (SB3)" if side == "sb3" else name or side,
-        "title": titles[side],
-        "cell": cell,
-        **axes,
-        "cells": cells,
-    }
+        found = [trials[job.key] for job in own if job.env == env and job.key in trials]
+        standings[env] = _standing(env, found, plan.unsupported.get((name, env)))
+    return Contender(
+        id=f"{side}/{name}" if name else side,
+        side=side,
+        name=name or side,
+        label=f"{name} (SB3)" if side == "sb3" else name or side,
+        title=titles[side],
+        cell=str(registry.load().cell_of(name)) if name else None,
+        standings=standings,
+    )
 
 
-def _cell(env: str, results: list[Data | None], reason: str | None) -> Data:
-    done = [result for result in results if result and result["status"] == "done"]
-    failed = [result for result in results if result and result["status"] == "failed"]
-    if reason:
-        status = "unsupported"
-    else:
-        status = "done" if done else "failed" if failed else "missing"
-        reason = failed[0]["error"] if failed else None
+def _standing(env: str, trials: list[Trial], unsupported: str | None) -> Standing:
+    done = [trial.finished for trial in trials if trial.finished]
+    errors = [trial.error for trial in trials if not trial.finished]
     score = scores(done)
-    normalized = None if score is None else normalize(env, score)
-    return {
-        "status": status,
-        "reason": reason,
-        **_numbers("", score),
-        **_numbers("normalized", normalized),
-        "seeds": len(done),
-        "failed_seeds": len(failed),
-        "without": sorted({name for result in done for name in result.get("ignored", ())}),
-        **{key: _median(done, key) for key in ("steps_per_second", "seconds", "parameters", "memory")},
-    }
+    return Standing(
+        status="unsupported" if unsupported else "done" if done else "failed" if errors else "missing",
+        reason=unsupported or (errors[0] if errors else None),
+        score=score,
+        normalized=None if score is None else normalize(env, score),
+        seeds=len(done),
+        failed_seeds=len(errors),
+        without=sorted({name for each in done for name in each.ignored}),
+        steps_per_second=_median(done, lambda each: each.steps_per_second),
+        seconds=_median(done, lambda each: each.seconds),
+        parameters=_median(done, lambda each: each.parameters),
+        memory=_median(done, lambda each: each.memory),
+    )
 
 
-def scores(done: list[Data]) -> Estimate | None:
-    """Interquartile mean over seeds of the final return; of a single run, over its episodes."""
+def scores(done: list[Finished]) -> Estimate | None:
+    """Return the interquartile mean of the final return over seeds; of a single run, over its episodes."""
     if not done:
         return None
-    values = [result["end"] for result in done] if len(done) > 1 else done[0]["returns"]
-    return estimate(np.array(values))
+    return estimate(np.array([each.end for each in done] if len(done) > 1 else done[0].returns))
 
 
 def normalize(env: str, score: Estimate) -> Estimate | None:
-    """0 is a random policy, 1 the best published figure."""
+    """Scale a score so that 0 is a random policy and 1 the best published figure; None where these are unknown."""
     if env not in references():
         return None
     low, high = references()[env]["random"], references()[env]["best"]
     return Estimate(*((value - low) / (high - low) for value in (score.value, score.low, score.high)))
 
 
-def _numbers(prefix: str, score: Estimate | None) -> Data:
-    names = ("iqm", "low", "high") if not prefix else (prefix, f"{prefix}_low", f"{prefix}_high")
+def _median(done: list[Finished], number: Callable[[Finished], float | None]) -> float | None:
+    values = [value for each in done if (value := number(each)) is not None]
+    return float(np.median(values)) if values else None
+
+
+# As JSON
+
+
+def to_json(summary: Summary) -> dict[str, Any]:
+    """Return a summary as plain data: the content of summary.json, which the report shows."""
+    return {
+        "title": summary.title,
+        "command": summary.command,
+        "commit": summary.commit,
+        "created": summary.created,
+        "machine": summary.machine,
+        "versions": summary.versions,
+        "envs": summary.envs,
+        "references": summary.references,
+        "rows": [_row(contender) for contender in summary.contenders],
+        "differences": {
+            name: {env: asdict(difference) for env, difference in found.items()}
+            for name, found in summary.differences.items()
+        },
+        "runs": [_run(trial) for trial in summary.trials],
+    }
+
+
+def _row(contender: Contender) -> dict[str, Any]:
+    axes = contender.cell.split("/") if contender.cell else [None] * len(AXES)
+    return {
+        "id": contender.id,
+        "side": contender.side,
+        "name": contender.name,
+        "label": contender.label,
+        "title": contender.title,
+        "cell": contender.cell,
+        **dict(zip(AXES, axes, strict=True)),
+        "cells": {env: cell_to_json(standing) for env, standing in contender.standings.items()},
+    }
+
+
+def cell_to_json(standing: Standing) -> dict[str, Any]:
+    """Return a standing as plain data without nesting: a cell of the table."""
+    return {
+        "status": standing.status,
+        "reason": standing.reason,
+        **_numbers(("iqm", "low", "high"), standing.score),
+        **_numbers(("normalized", "normalized_low", "normalized_high"), standing.normalized),
+        "seeds": standing.seeds,
+        "failed_seeds": standing.failed_seeds,
+        "without": standing.without,
+        "steps_per_second": standing.steps_per_second,
+        "seconds": standing.seconds,
+        "parameters": standing.parameters,
+        "memory": standing.memory,
+    }
+
+
+def _numbers(names: tuple[str, str, str], score: Estimate | None) -> dict[str, float | None]:
     values = (None, None, None) if score is None else (score.value, score.low, score.high)
     return dict(zip(names, values, strict=True))
 
 
-def _median(done: list[Data], key: str) -> float | None:
-    values = [result[key] for result in done if result[key] is not None]
-    return float(np.median(values)) if values else None
-
-
-def _run(job: Job, result: Data) -> Data:
-    keys = ("status", "end", "curve", "seconds", "versions", "machine")
+def _run(trial: Trial) -> dict[str, Any]:
+    job, done = trial.job, trial.finished
     return {
         "id": job.row,
         "env": job.env,
         "seed": job.seed,
-        "error": result.get("error"),
+        "error": trial.error,
         "command": job.command,
         "settings": job.settings,
-        "commit": result.get("commit"),
-        **{key: result.get(key) for key in keys},
+        "commit": done.commit if done else None,
+        "status": trial.status,
+        "end": done.end if done else None,
+        "curve": done.curve if done else None,
+        "seconds": done.seconds if done else None,
+        "versions": done.versions if done else None,
+        "machine": done.machine if done else None,
     }

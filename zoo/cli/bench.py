@@ -1,36 +1,35 @@
 """zoo bench: every entry on every environment that it supports, over several seeds, in one table."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from datetime import timedelta
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from zoo.bench import escape
 from zoo.cli.display import console
 from zoo.cli.options import NewFile
 from zoo.cli.output import dispensable_output
+from zoo.cli.sweep import announce, list_jobs, tell_failed, train
 from zoo.errors import UserError
 from zoo.storage.files import Folder, open_folder
 
 if TYPE_CHECKING:
-    from zoo.bench.plan import Job, Plan
-    from zoo.bench.queue import Outcome
+    from zoo.bench.plan import Plan
+    from zoo.bench.queue import Queue
     from zoo.bench.store import Store
 
+PRESETS = ["quick", "standard", "full", "twins"]
 NAMES = "Comma-separated; all if left out."
-GUESS = 2000.0  # steps a second, of an entry that no sweep has timed yet
 
 
 @click.group(invoke_without_command=True)
-@click.option("--preset", type=click.Choice(["quick", "standard", "full"]), default="quick", help="How much.  [quick]")
+@click.option(
+    "--preset", type=click.Choice(["quick", "standard", "full", "twins"]), default="quick", help="How much.  [quick]"
+)
 @click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
 @click.option("--envs", metavar="A,B", help=f"Environments of the preset. {NAMES}")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds of each; the preset says how many.")
@@ -73,15 +72,15 @@ def bench(
     with dispensable_output(out) as say, open_folder(out, make=True) as folder:
         store = Store(folder)
         if dry_run:
-            _list(_missing(sweep, store), store, jobs, len(sweep.jobs))
+            list_jobs(sweep, store, jobs)
             return
         with nullcontext() if no_train else folder.locked():  # another sweep may have done some until now
-            missing = _announce(sweep, store, jobs)
-            failed = 0 if no_train or not missing else _train(missing, store, _engine(engine, ray_address, jobs), say)
+            missing = announce(sweep, store, jobs)
+            failed = 0 if no_train or not missing else train(missing, store, _queue(engine, ray_address, jobs), say)
         _publish(sweep, store, f"zoo bench, preset {preset}", _command(), folder)
         if compared:
             _compare(sweep, store, *compared)
-        _say_failed(failed)
+        tell_failed(failed)
         say("at the end")
 
 
@@ -119,12 +118,8 @@ def _split(text: str | None) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
-def _missing(sweep: "Plan", store: "Store") -> list["Job"]:
-    return [job for job in sweep.jobs if (found := store.find(job)) is None or found["status"] != "done"]
-
-
 def _pair(text: str, sweep: "Plan") -> tuple[str, str]:
-    """Two rows of a sweep's table; a UserError where it has no such rows."""
+    """Parse two rows of a sweep's table. Raises UserError if the table has no such rows."""
     names = _split(text)
     if len(names) != 2:
         raise UserError(f"--pair {text!r}: expected two rows of the table, as in ppo,a2c or ppo,sb3/ppo")
@@ -137,7 +132,7 @@ def _pair(text: str, sweep: "Plan") -> tuple[str, str]:
 
 
 def _command() -> str:
-    """The command line that would do all of it; flags only say what to leave out this time."""
+    """Return the command line of the whole sweep; flags, which only leave something out this time, are not in it."""
     context = click.get_current_context()
     defaults = {param.name: param.default for param in context.command.params}
     flags = [
@@ -148,101 +143,29 @@ def _command() -> str:
     return " ".join(["zoo bench", *flags])
 
 
-def _engine(engine: str, address: str | None, jobs: int) -> Any:
+def _queue(engine: str, address: str | None, jobs: int) -> "Queue":
     if engine == "ray":
-        from zoo.bench.cluster import Cluster
+        from zoo.bench.cluster import RayQueue
 
-        return Cluster(address, jobs)
-    from zoo.bench.queue import Local
+        return RayQueue(address, jobs)
+    from zoo.bench.queue import LocalQueue
 
-    return Local(jobs)
-
-
-def _seconds(job: "Job", store: "Store") -> float:
-    speed = store.speed(job.side, job.algorithm, job.env) or GUESS
-    return 5 + job.total_steps / speed
-
-
-def _estimate(missing: list["Job"], store: "Store", jobs: int) -> str:
-    return str(timedelta(seconds=round(sum(_seconds(job, store) for job in missing) / jobs)))
-
-
-def _list(missing: list["Job"], store: "Store", jobs: int, total: int) -> None:
-    for job in missing:
-        click.echo(f"{job.title}: {job.total_steps:,} steps, about {_seconds(job, store):,.0f} s")
-    left = f"{len(missing)} jobs to do, {total - len(missing)} done before"
-    click.echo(f"{left}; about {_estimate(missing, store, jobs)} with {jobs} at a time")
-
-
-def _say_failed(count: int) -> None:
-    if count:
-        click.echo(f"{count} jobs failed; the table says why. The same command tries them again", err=True)
-
-
-def _announce(sweep: "Plan", store: "Store", jobs: int) -> list["Job"]:
-    """Say how much there is to do; returns it."""
-    missing = _missing(sweep, store)
-    known = len(sweep.jobs) - len(missing)
-    click.echo(f"{len(sweep.jobs)} jobs, {known} of them done before; about {_estimate(missing, store, jobs)}")
-    return missing
-
-
-def _train(missing: list["Job"], store: "Store", engine: Any, say: Callable[[str], None]) -> int:
-    failed = 0
-    with _progress(len(missing)) as (watch, finish):
-        for outcome in engine.run(missing, watch):
-            if outcome.error is None:
-                store.add(outcome.job, "done", outcome.result)
-            else:
-                store.add(outcome.job, "failed", {"error": outcome.error})
-                failed += 1
-            finish(outcome)
-            say(f"after {outcome.job.title}")
-    return failed
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[tuple[Callable[..., None], Callable[["Outcome"], None]]]:
-    """Functions that show a job's progress and its end: bars on a terminal, a line for each finished job elsewhere."""
-    screen = console()
-    bars = Progress(TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), console=screen)
-    overall = bars.add_task("all jobs", total=total)
-    tasks: dict[str, Any] = {}
-    count = 0
-
-    def watch(job: "Job", row: dict[str, float]) -> None:
-        if job.title not in tasks:
-            tasks[job.title] = bars.add_task(job.title, total=job.total_steps)
-        bars.update(tasks[job.title], completed=row["step"])
-
-    def finish(outcome: "Outcome") -> None:
-        nonlocal count
-        count += 1
-        if outcome.job.title in tasks:
-            bars.remove_task(tasks.pop(outcome.job.title))
-        bars.advance(overall)
-        ended = f"failed: {outcome.error}" if outcome.result is None else f"{outcome.result['end']:.1f}"
-        screen.print(f"{count}/{total} ", escape.terminal(f"{outcome.job.title}: {ended}"))
-
-    if screen.is_terminal:
-        with Live(bars, console=screen, refresh_per_second=2):
-            yield watch, finish
-    else:
-        yield watch, finish
+    return LocalQueue(jobs)
 
 
 def _publish(sweep: "Plan", store: "Store", title: str, command: str, folder: Folder) -> None:
     from zoo.bench import figures, report, tables
-    from zoo.bench.summary import summarise
+    from zoo.bench.summary import summarise, to_json
 
     summary = summarise(sweep, store, title=title, command=command)
     console().print(tables.terminal(summary))
+    data = to_json(summary)
     files = {
-        "summary.json": json.dumps(summary, indent=1, ensure_ascii=False),
+        "summary.json": json.dumps(data, indent=1, ensure_ascii=False),
         "table.md": tables.markdown(summary),
         "table.csv": tables.comma_separated(summary),
         "table.tex": tables.latex(summary),
-        "report.html": report.report(summary),
+        "report.html": report.report(data),
     }
     for name, text in files.items():
         folder.write_text(name, text)
@@ -252,10 +175,10 @@ def _publish(sweep: "Plan", store: "Store", title: str, command: str, folder: Fo
 
 
 def _compare(sweep: "Plan", store: "Store", one: str, other: str) -> None:
-    from zoo.bench.summary import finals, results
+    from zoo.bench.summary import finals, find_trials
     from zoo.statistics import estimate, probability_of_improvement
 
-    ends = finals(sweep, results(sweep, store))
+    ends = finals(find_trials(sweep, store))
     for env in sweep.envs:
         if (one, env) in ends and (other, env) in ends:
             chance = estimate(ends[one, env], ends[other, env], statistic=probability_of_improvement)

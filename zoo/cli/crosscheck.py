@@ -3,7 +3,7 @@
 import json
 import sys
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from zoo.bench import escape
 from zoo.cli.display import console
 from zoo.cli.options import NewFile
 from zoo.cli.output import dispensable_output
-from zoo.errors import UserError
+from zoo.cli.sweep import announce, tell_failed, train
 from zoo.storage.files import open_folder
 
 
@@ -26,7 +26,7 @@ from zoo.storage.files import open_folder
     type=click.Choice(["1", "2", "3"]),
     help="1: the same data; 2: the same update; 3: the same curve, hours of training.  [1 and 2]",
 )
-@click.option("--seeds", type=click.IntRange(min=2), help="Rung 3: seeds on each side.  [10, A2C on CartPole 30]")
+@click.option("--seeds", type=click.IntRange(min=2), help="Rung 3: seeds on each side.  [10, on CartPole 30]")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, help="Rung 3: runs at the same time.  [2]")
 @click.option(
     "--out",
@@ -87,30 +87,31 @@ def _checks(names: list[str], rungs: list[int], file: Path | None) -> bool:
 
 
 def _curves(names: list[str], num_seeds: int | None, jobs: int, out: Path) -> bool:
-    from zoo.crosscheck import curves
+    from zoo.bench import equivalence
+    from zoo.bench.queue import LocalQueue
+    from zoo.bench.store import Store
+    from zoo.bench.summary import find_trials, summarise, to_json
 
-    pairs = [pair for pair in curves.PAIRS if not names or pair.algorithm in names]
-    if not pairs:
-        known = ", ".join(dict.fromkeys(pair.algorithm for pair in curves.PAIRS))
-        raise UserError(f"no curves to compare for {', '.join(names)}; there are some for: {known}")
-    if num_seeds is not None:
-        pairs = [replace(pair, seeds=num_seeds) for pair in pairs]
+    sweep = equivalence.twins(names, num_seeds)
     with dispensable_output(out) as say, open_folder(out, make=True) as folder, folder.locked():
-        store = curves.Store(folder)
-        for line in curves.measure(store, pairs, jobs):
-            click.echo(line)
-            say(line)
-        verdicts = [verdict for pair in pairs for verdict in curves.judge(store, pair)]
-        for pair in pairs:
-            curves.draw(store, pair)
-        folder.write_text("curves.md", curves.markdown(verdicts))
+        store = Store(folder)
+        missing = announce(sweep, store, jobs)
+        failed = train(missing, store, LocalQueue(jobs), say) if missing else 0
+        comparisons = equivalence.compare(sweep, find_trials(sweep, store))
+        verdicts = [verdict for each in comparisons for verdict in equivalence.judge(each)]
+        for each in comparisons:
+            equivalence.draw(each, folder)
+        folder.write_text("curves.md", equivalence.markdown(verdicts))
+        summary = summarise(sweep, store, title="zoo crosscheck, rung 3", command="zoo crosscheck --rung 3")
+        folder.write_text("summary.json", json.dumps(to_json(summary), indent=1, ensure_ascii=False))
     table = Table("entry", "env", "measure", "zoo", "SB3", "difference (90%)", "margin", "verdict")
     for verdict in verdicts:
         colour = "[green]equivalent[/green]" if verdict.equivalent else "[bold red]not shown equivalent[/bold red]"
-        table.add_row(*map(escape.terminal, curves.cells(verdict)), colour)
+        table.add_row(*map(escape.terminal, equivalence.cells(verdict)), colour)
     console().print(table)
     click.echo(f"results, figures and table in {out}")
-    return all(verdict.equivalent for verdict in verdicts)
+    tell_failed(failed)
+    return not failed and all(verdict.equivalent for verdict in verdicts)
 
 
 def _mutations(names: list[str], file: Path | None) -> bool:

@@ -1,4 +1,4 @@
-"""What a run shows while it works: a live panel on a terminal, plain lines elsewhere, nothing when quiet."""
+"""Show the progress of a run: a live panel on a terminal, plain lines elsewhere, nothing when quiet."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -20,14 +20,14 @@ TIMING = ("step", "seconds", "steps_per_second")
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Standard output, or standard error; without a terminal, wide enough for tables."""
+    """Return a console on standard output or standard error; without a terminal it is wide enough for tables."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(width=None if stream.isatty() else 140, highlight=False, stderr=stderr)
 
 
 @contextmanager
 def display(settings: Settings, folder: Path, *, quiet: bool) -> Iterator[Callable[[Row], None]]:
-    """A function that shows each row of metrics, in the way that suits where the output goes."""
+    """Yield a function that shows each row of metrics, in the way that suits where the output goes."""
     if quiet:
         yield lambda row: None
     elif sys.stdout.isatty():
@@ -84,7 +84,7 @@ def _label(key: str) -> str:
 
 
 def _plain(settings: Settings, folder: Path) -> Callable[[Row], None]:
-    """A line for each tenth of the run."""
+    """Print a line for each tenth of the run."""
     total = settings.run.total_steps
     latest: Row = {}
     shown = 0

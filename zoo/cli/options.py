@@ -1,15 +1,14 @@
 """Flags made from the fields of the settings, one for each, with the field's own help text."""
 
-import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import click
 from pydantic.fields import FieldInfo
 
 from zoo import registry
-from zoo.config import field_info
+from zoo.config import describe, field_info
 from zoo.errors import UserError
 from zoo.settings import Run
 
@@ -19,13 +18,12 @@ def flag(name: str, field: FieldInfo) -> click.Option:
     dashed = name.replace("_", "-")
     default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
     description = f"{field.description}  [{str(default).lower()}]"
-    alternatives = get_args(field.annotation) if isinstance(field.annotation, types.UnionType) else (field.annotation,)
-    if bool in alternatives:
+    kind = describe(field)
+    if kind.type is bool:
         return click.Option([f"--{dashed}/--no-{dashed}"], default=None, help=description)
-    if get_origin(field.annotation) is Literal:
-        return click.Option([f"--{dashed}"], type=click.Choice(get_args(field.annotation)), help=description)
-    kind = next(each for each in alternatives if each is not types.NoneType)
-    metavar = {int: "N", float: "X", str: "TEXT"}.get(kind, "N,N,...")  # type: ignore[arg-type]
+    if kind.choices and not kind.optional:
+        return click.Option([f"--{dashed}"], type=click.Choice(kind.choices), help=description)
+    metavar = {int: "N", float: "X", tuple: "N,N,..."}.get(kind.type, "TEXT")
     return click.Option([f"--{dashed}"], metavar=metavar, help=description)
 
 

@@ -1,4 +1,4 @@
-"""Standard streams: they may be missing, unfit for some text, or go away under a training, which goes on."""
+"""Keep a training going when standard streams are missing, cannot encode a text, or are closed by their reader."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from zoo.storage.files import NOTES, open_folder
 
 
 class Output:
-    """A stream that drops what cannot be written; `lost` says why, from the first time on."""
+    """A stream that drops what cannot be written; `lost` is the reason of the first loss."""
 
     def __init__(self, stream: TextIO, lost: str = "") -> None:
         self.stream, self.lost = stream, lost
@@ -46,7 +46,7 @@ class Output:
 
 
 def _kept(stream: TextIO | None) -> TextIO:
-    """The stream as an Output, which does all that is asked of a TextIO here."""
+    """Wrap the stream in an Output, which stands for a TextIO here."""
     if isinstance(stream, Output):
         return cast(TextIO, stream)
     if stream is None:
@@ -56,7 +56,7 @@ def _kept(stream: TextIO | None) -> TextIO:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Two that take any text. Errors that nobody can read leave their exit code; lost results are still an error."""
+    """Make standard output and error take any text. Lost error messages are ignored; lost results are an error."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # a file that is opened later must not become a standard stream
     os.close(descriptor)
@@ -69,9 +69,10 @@ def standard_streams() -> Iterator[None]:
 
 @contextmanager
 def dispensable_output(folder: Path) -> Iterator[Callable[[str], None]]:
-    """Let standard output go away; the function that is given says so in `folder`, once, with the moment it is told.
+    """Go on when standard output or error is lost. The function that is yielded writes it to the folder's notes.
 
-    It is to be called when the folder is the caller's own.
+    It writes a line for each lost stream, once, with the moment that it is called with. Call it only while the folder
+    is locked.
     """
     said: set[str] = set()
     streams = {"standard output": _kept(sys.stdout), "standard error": _kept(sys.stderr)}

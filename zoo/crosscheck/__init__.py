@@ -1,35 +1,20 @@
-"""Proof that entries compute what they claim: against Stable-Baselines3 where it has a twin, else against oracles.
+"""Check what entries compute: against Stable-Baselines3 where it has a twin, else against oracles.
 
 Rung 1: the same data gives the same targets. Rung 2: the same weights, batches and noise give the same updates.
 This package is the only one that imports stable_baselines3.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from zoo import registry
+from zoo.crosscheck.check import Check
 from zoo.errors import UserError, nearest
 
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison: the largest absolute difference, and how large it may be."""
-
-    entry: str
-    rung: int
-    reference: str
-    what: str
-    difference: float
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the two agree; NaN does not."""
-        return self.difference <= self.tolerance
+__all__ = ["Check", "crosscheck"]
 
 
 def crosscheck(names: list[str], rungs: list[int]) -> Iterator[Check]:
-    """The checks of these entries (all of them if none is named) on these rungs, as they are made."""
+    """Yield the checks of these entries (all if none is named) on these rungs. Raises UserError if one has none."""
     from zoo.crosscheck import data, oracles, updates
 
     known = sorted({*data.CHECKS, *updates.CHECKS, *oracles.CHECKS})

@@ -1,4 +1,4 @@
-"""Rung 1: what a Stable-Baselines3 model recorded in a real environment, through its code and through ours.
+"""Rung 1: make targets of what a Stable-Baselines3 model recorded in a real environment, by its code and by ours.
 
 On-policy: advantages and returns. Off-policy: TD targets. Equal to 1e-6, in float32. Episodes end in both ways.
 """
@@ -14,11 +14,14 @@ import gymnasium as gym
 import numpy as np
 import torch
 import torch.nn.functional as F
+from gymnasium.spaces import Discrete
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor
 
-from zoo.crosscheck import Check
-from zoo.crosscheck.sb3 import Twins, make, precision
+from zoo import registry
+from zoo.crosscheck.check import Check
+from zoo.crosscheck.sb3 import COUNTERPARTS, Twins, make, precision
 from zoo.crosscheck.updates import NOW, as_segment, update_both
 from zoo.protocol import Transition
 
@@ -28,7 +31,7 @@ PENDULUM = partial(gym.make, "Pendulum-v1", max_episode_steps=9)  # is always tr
 
 
 class Record(BaseCallback):
-    """Every transition as the environment gave it: rewards untouched, true final observations, two kinds of end."""
+    """Record transitions as the environment returned them: raw rewards, true final observations, two kinds of end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,17 +56,18 @@ class Record(BaseCallback):
         self.obs = self.model._last_obs.copy()  # type: ignore[union-attr]
 
     def _on_rollout_end(self) -> None:
-        buffer: Any = getattr(self.model, "rollout_buffer", None)
-        if buffer is not None:
-            self.targets = {key: torch.from_numpy(getattr(buffer, key).copy()) for key in ("advantages", "returns")}
+        if isinstance(self.model, OnPolicyAlgorithm):
+            buffer = self.model.rollout_buffer
+            found = {"advantages": buffer.advantages, "returns": buffer.returns}
+            self.targets = {name: torch.from_numpy(values.copy()) for name, values in found.items()}
 
     def transitions(self) -> Transition[Tensor]:
-        """(T, B, ...)."""
+        """Return what was recorded, (T, B, ...)."""
         return Transition(*(torch.stack(field) for field in zip(*self.rows, strict=True)))
 
 
 def record(twins: Twins) -> tuple[Transition[Tensor], dict[str, Tensor]]:
-    """A rollout of their model, nothing learned from it, and their targets."""
+    """Collect a rollout of their model without learning; returns transitions and their targets."""
     callback = Record()
     with patch.object(twins.model, "train", lambda *args, **kwargs: None):
         twins.model.learn(STEPS * ENVS, callback=callback)
@@ -72,7 +76,7 @@ def record(twins: Twins) -> tuple[Transition[Tensor], dict[str, Tensor]]:
 
 @contextmanager
 def captured(owner: Any, function: str) -> Iterator[list[Any]]:
-    """What the calls of a function of a module return, in a list that fills."""
+    """Collect what a function of a module returns, in a list that grows with each call."""
     original, results = getattr(owner, function), []
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -84,12 +88,12 @@ def captured(owner: Any, function: str) -> Iterator[list[Any]]:
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference, relative to the value where that is above 1: returns of 60 have 4e-6 between floats."""
+    """Return the largest difference, relative to values above 1: float32 numbers near 60 are 4e-6 apart."""
     return ((ours - theirs).abs() / theirs.abs().clamp(min=1)).max().item()
 
 
 def advantages(name: str, title: str, env: Callable[[], Any], **settings: Any) -> Iterator[Check]:
-    """Their advantages and returns, and those that our update makes of the raw record."""
+    """Compare their advantages and returns with those that our update computes from the raw record."""
     with precision(torch.float32):
         twins = make(name, env, ENVS, num_steps=STEPS, hidden=(16, 16), **settings)
         batch, expected = record(twins)
@@ -103,7 +107,7 @@ def advantages(name: str, title: str, env: Callable[[], Any], **settings: Any) -
 
 
 def targets(name: str, title: str, env: Callable[[], Any], **settings: Any) -> Iterator[Check]:
-    """Their TD targets of everything in their replay, and ours of the raw record."""
+    """Compare their TD targets of everything in their replay with ours of the raw record."""
     with precision(torch.float32):
         twins = make(name, env, capacity=1000, learning_starts=1000, hidden=(16, 16), **settings)
         rows = record(twins)[0]
@@ -120,16 +124,20 @@ def targets(name: str, title: str, env: Callable[[], Any], **settings: Any) -> I
 
 
 def on_policy(name: str) -> Iterator[Check]:
-    """Falling, and truncated, poles; pendulums that only time stops; λ of 1 and below."""
+    """Compare on poles that fall or are truncated, and on pendulums that are only truncated; λ of 1 and below."""
     yield from advantages(name, "CartPole-v1, λ = 1", CARTPOLE, lam=1.0)
     yield from advantages(name, "Pendulum-v1, λ = 0.9", PENDULUM, lam=0.9)
 
 
+def off_policy(name: str) -> Iterator[Check]:
+    """Compare on the environment whose actions the entry supports."""
+    if Discrete in registry.load_class(name).spaces:
+        yield from targets(name, "CartPole-v1", CARTPOLE)
+    else:
+        yield from targets(name, "Pendulum-v1", PENDULUM)
+
+
 CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
-    "ppo": partial(on_policy, "ppo"),
-    "a2c": partial(on_policy, "a2c"),
-    "dqn": partial(targets, "dqn", "CartPole-v1", CARTPOLE),
-    "ddpg": partial(targets, "ddpg", "Pendulum-v1", PENDULUM),
-    "td3": partial(targets, "td3", "Pendulum-v1", PENDULUM),
-    "sac": partial(targets, "sac", "Pendulum-v1", PENDULUM),
+    name: partial(on_policy if issubclass(twin.model, OnPolicyAlgorithm) else off_policy, name)
+    for name, twin in COUNTERPARTS.items()
 }

@@ -1,4 +1,4 @@
-"""Mistakes planted on purpose, one at a time, in a copy of the package: each must be caught by a check.
+"""Plant mistakes, one at a time, in a copy of the package: each must be caught by a check.
 
 A check that cannot fail proves nothing. The list follows what implementations get wrong in practice.
 """
@@ -25,7 +25,7 @@ JOBS = 2
 
 @dataclass(frozen=True)
 class Mutation:
-    """A mistake: in `file`, `right` becomes `wrong`; the checks of `entry` should notice."""
+    """A mistake: in `file`, `right` becomes `wrong`; a check of `entry` should fail."""
 
     entry: str
     mistake: str
@@ -35,8 +35,8 @@ class Mutation:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Which checks noticed."""
+class Finding:
+    """The checks that failed because of a mistake."""
 
     entry: str
     mistake: str
@@ -44,13 +44,16 @@ class Outcome:
 
 
 def load() -> list[Mutation]:
-    """All of them, from mutations.yaml."""
+    """Load all mistakes of mutations.yaml."""
     text = (Path(__file__).parent / "mutations.yaml").read_text(encoding="utf-8")
     return [Mutation(**each) for each in yaml.safe_load(text)]
 
 
-def plant(names: list[str], jobs: int = JOBS) -> Iterator[Outcome]:
-    """What became of each mistake in these entries (all, if none is named), in the order of the list."""
+def plant(names: list[str], jobs: int = JOBS) -> Iterator[Finding]:
+    """Plant each mistake of these entries (of all if none is named) and yield what caught it, in the list's order.
+
+    Raises UserError if the entries have none.
+    """
     chosen = [mutation for mutation in load() if not names or mutation.entry in names]
     if not chosen:
         raise UserError(f"no mistakes are planted in {', '.join(names)}")
@@ -58,7 +61,7 @@ def plant(names: list[str], jobs: int = JOBS) -> Iterator[Outcome]:
         yield from pool.map(_try, chosen)
 
 
-def _try(mutation: Mutation) -> Outcome:
+def _try(mutation: Mutation) -> Finding:
     with tempfile.TemporaryDirectory() as folder:
         copy = mutated(mutation, Path(folder))
         report = copy / "report.json"
@@ -69,14 +72,14 @@ def _try(mutation: Mutation) -> Outcome:
         done = subprocess.run(command, env=environment, cwd=copy, check=False, **pipes)
         if not report.exists():
             last = done.stderr.strip().splitlines()[-1:] or ["no report"]
-            return Outcome(mutation.entry, mutation.mistake, [f"the update fails: {last[0]}"])
+            return Finding(mutation.entry, mutation.mistake, [f"the update fails: {last[0]}"])
         checks = json.loads(report.read_text())
     found = [f"{check['reference']}, {check['what']}" for check in checks if not check["passed"]]
-    return Outcome(mutation.entry, mutation.mistake, found)
+    return Finding(mutation.entry, mutation.mistake, found)
 
 
 def mutated(mutation: Mutation, folder: Path) -> Path:
-    """A copy of the package with the mistake in it."""
+    """Copy the package with the mistake in it. Raises UserError if the text to replace is gone."""
     package = Path(zoo.__file__).parent
     shutil.copytree(package, folder / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
     if not (package / "registry.yaml").exists():

@@ -13,7 +13,7 @@ from numpy.random import SeedSequence
 from torch import Tensor, nn
 
 from zoo import registry
-from zoo.crosscheck import Check
+from zoo.crosscheck.check import Check
 from zoo.crosscheck.sb3 import precision
 from zoo.crosscheck.updates import BOX, DISCRETE, ENVS, NOW, OBS, STEPS, as_segment, drawn, rollout, world
 from zoo.parts.policies import EpsilonGreedy

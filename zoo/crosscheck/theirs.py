@@ -1,4 +1,4 @@
-"""A Stable-Baselines3 model trained as one of our settings says, and evaluated as ours are."""
+"""Train a Stable-Baselines3 model with our settings, and evaluate it as ours are."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckA
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from zoo.config import linear
-from zoo.crosscheck.sb3 import CLASSES, SHARED, arguments
+from zoo.crosscheck.sb3 import COUNTERPARTS, arguments
 from zoo.settings import Settings
 from zoo.spec import Array, Spec
 from zoo.storage.agent import Agent
@@ -24,7 +24,7 @@ from zoo.training.evaluation import Evaluation, evaluate
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run of theirs leaves."""
+    """The result of a run of theirs."""
 
     evaluation: Evaluation
     seconds: float  # of training, checks on the way included
@@ -41,7 +41,7 @@ NOISES = {"gaussian": NormalActionNoise, "ou": OrnsteinUhlenbeckActionNoise}
 
 
 def train(settings: Settings, on_row: Callable[[dict[str, float]], None] = lambda row: None) -> Trained:
-    """One run of their algorithm; `on_row` sees steps and returns on the way."""
+    """Train their algorithm; `on_row` is called with steps and return of each check on the way."""
     run = settings.run
     started = time.monotonic()
     trained = model(settings)
@@ -57,14 +57,14 @@ def train(settings: Settings, on_row: Callable[[dict[str, float]], None] = lambd
 
 
 def ignored(settings: Settings) -> list[str]:
-    """The settings that differ from our defaults and that theirs does not have, so that they train without them."""
-    known = {*SHARED[settings.algorithm].split(), *FOLLOWED.split()}
+    """Return the settings that differ from our defaults and do not exist there: they train without them."""
+    known = {*COUNTERPARTS[settings.algorithm].shared.split(), *FOLLOWED.split()}
     ours, default = asdict(settings.config), asdict(type(settings.config)())
     return [name for name in ours if name not in known and ours[name] != default[name]]
 
 
-def model(settings: Settings, classes: Mapping[str, Any] = CLASSES) -> Any:
-    """Their model, untrained, of one of `classes`, on environments of its own."""
+def model(settings: Settings, classes: Mapping[str, Any] | None = None) -> Any:
+    """Make their model, untrained, on environments of its own; `classes` are those of another library, by entry."""
     run = settings.run
     torch.set_num_threads(run.threads)
     env: Any = DummyVecEnv([lambda: gym.make(settings.env)] * run.num_envs)
@@ -72,15 +72,16 @@ def model(settings: Settings, classes: Mapping[str, Any] = CLASSES) -> Any:
     if run.normalize_obs or run.normalize_reward:
         gamma = settings.config.gamma
         env = VecNormalize(env, norm_obs=run.normalize_obs, norm_reward=run.normalize_reward, gamma=gamma)
-    given, cls = _arguments(settings, spec), classes[settings.algorithm]
-    if classes is not CLASSES:  # SBX's networks are not torch's, and its DQN does not clip gradients
+    given, cls = _arguments(settings, spec), COUNTERPARTS[settings.algorithm].model
+    if classes is not None:  # SBX's networks are not torch's, and its DQN does not clip gradients
         given["policy_kwargs"] = {"net_arch": given["policy_kwargs"]["net_arch"]}
+        cls = classes[settings.algorithm]
         given = {name: value for name, value in given.items() if name in signature(cls).parameters}
     return cls("MlpPolicy", env, seed=run.seed, device="cpu", **given)
 
 
 class _Agent:
-    """Their model behind what `evaluate` asks of an agent."""
+    """Their model with the members of an agent that `evaluate` uses."""
 
     obs_normalizer = None
 
@@ -88,7 +89,7 @@ class _Agent:
         self.model, self.spec = model, spec
 
     def act(self, obs: Array, deterministic: bool = True, started: Array | None = None) -> Array:
-        """Actions in the environment's units, (N, ...)."""
+        """Return actions in the environment's units, (N, ...)."""
         normalizer = self.model.get_vec_normalize_env()
         if normalizer is not None:
             obs = normalizer.normalize_obs(obs)
@@ -127,7 +128,7 @@ class _Checks(BaseCallback):
 
 
 def learn(trained: Any, total_steps: int, on_rollout: Callable[[int], None]) -> None:
-    """Train a model; `on_rollout` sees the steps so far whenever all updates that are due are made."""
+    """Train a model; `on_rollout` is called with the steps so far whenever all updates that are due are made."""
     trained.learn(total_steps, callback=_Rollouts(on_rollout))
 
 
@@ -144,24 +145,27 @@ class _Rollouts(BaseCallback):
 
 
 def _arguments(settings: Settings, spec: Spec) -> dict[str, Any]:
-    """Keyword arguments of their class, schedules and exploration included."""
-    config = settings.config
-    found = arguments(settings.algorithm, config)
+    """Return the keyword arguments of their class, schedules and exploration included."""
+    given = asdict(settings.config)
+    found = arguments(settings.algorithm, settings.config)
     for name, theirs in (("learning_rate", "learning_rate"), ("clip_eps", "clip_range")):
-        end = getattr(config, f"{name}_end", None)
-        if end is not None:
-            start = getattr(config, name)
-            found[theirs] = lambda left, start=start, end=end: linear(start, end, 1 - left)
-    if hasattr(config, "train_every"):
-        found |= {"train_freq": config.train_every, "gradient_steps": config.num_updates}
+        if f"{name}_end" in given and given[f"{name}_end"] is not None:
+            found[theirs] = _schedule(given[name], given[f"{name}_end"])
+    if "train_every" in given:
+        found |= {"train_freq": given["train_every"], "gradient_steps": given["num_updates"]}
     if settings.algorithm == "dqn":
         # Ours counts updates between two copies, theirs steps.
-        found["target_update_interval"] = config.target_every * config.train_every // config.num_updates
-        found["exploration_fraction"] = config.exploration_fraction
-        found["exploration_initial_eps"], found["exploration_final_eps"] = config.epsilon_start, config.epsilon_end
-    if getattr(config, "noise", "none") != "none":
+        found["target_update_interval"] = given["target_every"] * given["train_every"] // given["num_updates"]
+        found["exploration_fraction"] = given["exploration_fraction"]
+        found["exploration_initial_eps"], found["exploration_final_eps"] = given["epsilon_start"], given["epsilon_end"]
+    if "noise" in given and given["noise"] != "none":
         mean = np.zeros(spec.action_sizes[0])
-        found["action_noise"] = NOISES[config.noise](mean, mean + config.noise_std)
-    if hasattr(config, "log_std_init"):
-        found["policy_kwargs"]["log_std_init"] = config.log_std_init
+        found["action_noise"] = NOISES[given["noise"]](mean, mean + given["noise_std"])
+    if "log_std_init" in given:
+        found["policy_kwargs"]["log_std_init"] = given["log_std_init"]
     return found
+
+
+def _schedule(start: float, end: float) -> Callable[[float], float]:
+    """Return a linear schedule as a function of the remaining share of the run, from 1 to 0."""
+    return lambda left: linear(start, end, 1 - left)

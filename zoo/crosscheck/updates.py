@@ -10,12 +10,13 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import stable_baselines3
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Generator, Tensor
 
-from zoo.crosscheck import Check
+from zoo.crosscheck.check import Check
 from zoo.crosscheck.sb3 import Space, Stub, Twins, make, precision
 from zoo.protocol import Progress, Segment, Transition, map_fields
 
@@ -38,7 +39,7 @@ def world(g: Generator) -> Transition[Tensor]:
 
 
 def rollout(algo: Any, g: Generator) -> Transition[Tensor]:
-    """The same with actions of the present policy."""
+    """Random transitions with actions of the present policy, (T, B, ...)."""
     batch = world(g)
     with torch.no_grad():
         policy = algo.actor(batch.obs)
@@ -49,7 +50,7 @@ def rollout(algo: Any, g: Generator) -> Transition[Tensor]:
 
 
 def fill(model: Any, batch: Transition[Tensor]) -> None:
-    """Their rollout buffer as their collect_rollouts would leave it: a truncation adds γ V(final) to its reward."""
+    """Fill their rollout buffer as their collect_rollouts does: a truncation adds γ V(final) to its reward."""
     buffer, dtype = model.rollout_buffer, batch.obs.numpy().dtype
     with torch.no_grad():
         values = model.policy.predict_values(batch.obs.flatten(0, 1)).reshape(STEPS, ENVS)
@@ -66,14 +67,14 @@ def fill(model: Any, batch: Transition[Tensor]) -> None:
 
 
 def update_on_policy(twins: Twins, count: int) -> None:
-    """One rollout through both; their order of samples, environment by environment, is mapped to ours."""
+    """Update both from one rollout; their order of samples, environment by environment, is mapped to ours."""
     batch = rollout(twins.algo, twins.generator)
     fill(twins.model, batch)
     orders = [np.random.default_rng((count, epoch)).permutation(STEPS * ENVS) for epoch in range(20)]
     ours = [torch.from_numpy(order % STEPS * ENVS + order // STEPS) for order in orders]
-    size = getattr(twins.algo.config, "batch_size", STEPS * ENVS)
-    epochs = getattr(twins.algo.config, "num_epochs", 1)
-    twins.algo._minibatches = lambda total: [index for order in ours[:epochs] for index in order.split(size)]
+    if isinstance(twins.model, stable_baselines3.PPO):  # A2C makes one update of all rows
+        epochs, size = twins.algo.config.num_epochs, twins.algo.config.batch_size
+        twins.algo._minibatches = lambda total: [index for order in ours[:epochs] for index in order.split(size)]
     remaining = iter(orders)
     with patch.object(np.random, "permutation", lambda total: next(remaining)):
         twins.model.train()
@@ -81,18 +82,18 @@ def update_on_policy(twins: Twins, count: int) -> None:
 
 
 def as_segment(batch: Transition[Tensor]) -> Segment:
-    """The rows of a rollout, (T, B, ...), as a replay sample of single transitions, (1, TB, ...)."""
+    """Return the rows of a rollout, (T, B, ...), as a replay sample of single transitions, (1, TB, ...)."""
     return drawn(map_fields(lambda field: field.flatten(0, 1)[None], batch))
 
 
 def drawn(rows: Transition[Tensor]) -> Segment:
-    """Rows, (n, N, ...), as a sample of a uniform replay."""
+    """Return rows, (n, N, ...), as a sample of a uniform replay."""
     count = rows.reward.shape[1]
     return Segment(rows, weight=torch.ones(count), slot=torch.arange(count), error=torch.zeros(count))
 
 
 def sample(twins: Twins) -> Segment:
-    """A random replay sample, (1, N, ...)."""
+    """Draw a random replay sample, (1, N, ...)."""
     g, shape, space = twins.generator, (1, SAMPLES), twins.model.action_space
     if isinstance(space, spaces.Discrete):
         action = torch.randint(int(space.n), shape, generator=g)
@@ -106,7 +107,7 @@ def sample(twins: Twins) -> Segment:
 
 
 def theirs(batch: Segment) -> ReplayBufferSamples:
-    """The same sample as they hold it: a truncation is not an end."""
+    """Return the same sample in their form, where a truncation is no end."""
     action = batch.action.reshape(len(batch.slot), -1)
     rows = map_fields(lambda field: field[0], batch.rows)
     done = rows.terminated.to(rows.obs.dtype)[:, None]
@@ -114,13 +115,13 @@ def theirs(batch: Segment) -> ReplayBufferSamples:
 
 
 def update_off_policy(twins: Twins, count: int) -> None:
-    """One random sample through both."""
+    """Update both from one random sample."""
     batch = sample(twins)
     update_both(twins, batch, theirs(batch), count)
 
 
 def update_both(twins: Twins, batch: Segment, samples: ReplayBufferSamples, count: int) -> None:
-    """One update of each from its own record of the same sample, with the same noise in both."""
+    """Make one update of each from its own form of the same sample, with the same noise in both."""
     twins.model.replay_buffer = SimpleNamespace(sample=lambda size, env=None: samples)
     draws = [torch.randn(batch.action.shape, generator=twins.generator) for _ in range(2)]
     if twins.name == "td3":
@@ -138,7 +139,7 @@ def update_both(twins: Twins, batch: Segment, samples: ReplayBufferSamples, coun
 
 
 def _with_noise(step: Any, algo: Any, seed: int, batch: Segment, noise: Tensor, with_policy: bool) -> Any:
-    """TD3's step with the noise that theirs drew from the global stream."""
+    """Call TD3's step with the noise that theirs draws from the global stream."""
     torch.manual_seed(seed)
     scale = algo.config.target_noise
     drawn = torch.empty_like(batch.action).normal_(0, scale) / scale
@@ -146,7 +147,7 @@ def _with_noise(step: Any, algo: Any, seed: int, batch: Segment, noise: Tensor, 
 
 
 def compare(name: str, title: str, action: Space, update: Callable[..., None], **settings: Any) -> Iterator[Check]:
-    """Twins after 1 and after 20 updates, in both precisions."""
+    """Compare twins after 1 and after 20 updates, in both precisions."""
     for dtype, tolerances in TOLERANCES.items():
         with precision(dtype):
             twins = make(name, partial(Stub, OBS, action), 1 if update is update_off_policy else ENVS, **settings)
@@ -169,7 +170,7 @@ OFF = {"hidden": (16, 16), "batch_size": SAMPLES, "learning_rate": 1e-3, "capaci
 
 
 def ppo() -> Iterator[Check]:
-    """Both action spaces, clipped values, and a rollout left early because of its KL."""
+    """Compare both action spaces, clipped values, and a rollout that ends early because of its KL."""
     yield from compare("ppo", "discrete", DISCRETE, update_on_policy, **CLIPPED)
     yield from compare("ppo", "Box", BOX, update_on_policy, **CLIPPED)
     yield from compare("ppo", "clipped value loss", DISCRETE, update_on_policy, **CLIPPED, clip_value=0.1)
@@ -178,30 +179,30 @@ def ppo() -> Iterator[Check]:
 
 
 def a2c() -> Iterator[Check]:
-    """Both action spaces, RMSprop, λ = 1 and below."""
+    """Compare both action spaces, with RMSprop, λ = 1 and below."""
     yield from compare("a2c", "discrete", DISCRETE, update_on_policy, **A2C)
     yield from compare("a2c", "Box, λ = 0.9", BOX, update_on_policy, **A2C, lam=0.9)
     yield from compare("a2c", "whitened advantages", DISCRETE, update_on_policy, **A2C, normalize_advantage=True)
 
 
 def dqn() -> Iterator[Check]:
-    """Huber loss; the target copied every third update, or moved by τ."""
+    """Compare Huber losses, with the target copied every third update, or moved by τ."""
     yield from compare("dqn", "Huber, hard copies", DISCRETE, update_off_policy, **OFF, target_every=3)
     yield from compare("dqn", "Huber, Polyak", DISCRETE, update_off_policy, **OFF, target_every=1, tau=0.01)
 
 
 def ddpg() -> Iterator[Check]:
-    """One critic, an update of the policy each time."""
+    """Compare with one critic and an update of the policy each time."""
     yield from compare("ddpg", "Box", BOX, update_off_policy, **OFF)
 
 
 def td3() -> Iterator[Check]:
-    """Twin critics, smoothed targets, delayed policy."""
+    """Compare with twin critics, smoothed targets and a delayed policy."""
     yield from compare("td3", "Box", BOX, update_off_policy, **OFF)
 
 
 def sac() -> Iterator[Check]:
-    """Learned and fixed temperature."""
+    """Compare learned and fixed temperatures."""
     yield from compare("sac", "learned temperature", BOX, update_off_policy, **OFF)
     yield from compare("sac", "fixed temperature", BOX, update_off_policy, **OFF, alpha=0.2, learn_alpha=False)
 
