@@ -43,6 +43,7 @@ from torch import Tensor, nn
 
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
+from zoo.parts.policies import EpsilonGreedy
 from zoo.parts.targets import vtrace
 from zoo.protocol import Segment, Transition, map_fields
 from zoo.spec import Spec
@@ -242,35 +243,37 @@ def sarsa_loss(batch: Transition, next_action: Array, q: Array) -> float:
     return float(np.mean(np.square(errors)))
 
 
-def test_sarsa_bootstraps_from_the_actions_that_were_and_will_be_executed() -> None:
-    q = np.array(Q_PI)
+def sarsa_bootstrap(batch: Transition, next_action: Tensor, q: Array) -> float:
+    """The loss of SARSA's update on `batch` less that of a loop with these actions, (T, B)."""
     algo = tabulate(make("sarsa", SPEC, gamma=GAMMA, loss="mse", epsilon_end=1.0), q)
-    batch = rollout(0)
-    # At a truncation a' is a draw of its own; one without them leaves nothing to chance but the last row.
-    batch = batch._replace(truncated=no(batch.truncated))
-    loss = algo.update(batch, NOW)["q_loss"].item()
-    promised, _ = algo.act(batch.next_obs[-1], NOW)
-    next_action = torch.cat([batch.action[1:], promised[None]]).numpy()
-    assert loss == pytest.approx(sarsa_loss(batch, next_action, q), abs=1e-12)
-    # Drawing a' again is another update.
-    again = next_action.copy()
-    again[-1] = 1 - again[-1]
-    assert abs(loss - sarsa_loss(batch, again, q)) > 1e-6
-    assert abs(loss - sarsa_loss(batch, np.roll(next_action, 1, -1), q)) > 1e-6
+    loss: float = algo.update(batch, NOW)["q_loss"].item()
+    return loss - sarsa_loss(batch, next_action.numpy(), q)
 
 
-def test_sarsa_keeps_its_promise_once_and_only_where_it_was_made() -> None:
-    algo = tabulate(make("sarsa", SPEC, gamma=GAMMA, epsilon_end=1.0))
-    batch = rollout(1)
-    algo.update(batch, NOW)
-    promised_obs, promised = algo.chosen
-    obs = torch.where(torch.arange(64) < 32, promised_obs, (promised_obs + 1) % STATES)
-    first, _ = algo.act(obs, NOW)
-    second, _ = algo.act(obs, NOW)
-    # Chance would agree 32 times in a row once in 2³².
-    assert torch.equal(first[:32], promised[:32])
-    assert not torch.equal(first[32:], promised[32:])
-    assert not torch.equal(second[:32], promised[:32])
+def test_sarsa_bootstraps_from_the_actions_that_were_executed() -> None:
+    q, batch = np.array(Q_PI), rollout(0)
+    # Chance decides at truncations and in the last row; without the one, and with a terminated other, nothing does.
+    batch = batch._replace(truncated=no(batch.truncated), terminated=batch.terminated.clone())
+    batch.terminated[-1] = True
+    executed = torch.cat([batch.action[1:], batch.action[-1:]])
+    assert sarsa_bootstrap(batch, executed, q) == pytest.approx(0, abs=1e-12)
+    # Actions of other environments make another update.
+    assert abs(sarsa_bootstrap(batch, executed.roll(1, -1), q)) > 1e-6
+
+
+def test_sarsa_draws_an_action_where_none_was_executed_next() -> None:
+    q, batch = np.array(Q_PI), rollout(1)
+    generator = make("sarsa", SPEC).generator
+    noise = EpsilonGreedy.noise(*batch.reward.shape, generator=generator)
+    drawn = (noise[..., 1] * ACTIONS).long()  # ε = 1: all explore
+    unknown = batch.truncated | batch.terminated
+    unknown[-1] = True
+    next_action = torch.where(unknown, drawn, batch.action.roll(-1, 0))
+    assert sarsa_bootstrap(batch, next_action, q) == pytest.approx(0, abs=1e-12)
+    for row in (-1, slice(-1)):  # neither in the last row nor at truncations before it would another action do
+        other = next_action.clone()
+        other[row] = torch.where(unknown[row], 1 - other[row], other[row])
+        assert abs(sarsa_bootstrap(batch, other, q)) > 1e-6
 
 
 def learned_by_sarsa(env: Any) -> Array:

@@ -159,7 +159,7 @@ def test_checkpoints_change_nothing(tmp_path: Path) -> None:
     assert_same_end(tmp_path / "often", tmp_path / "never")
 
 
-@pytest.mark.parametrize("forgotten", ["generator", "num_updates", "chosen"])
+@pytest.mark.parametrize("forgotten", ["generator", "num_updates"])
 def test_what_is_not_saved_is_missed(forgotten: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: leaving out any part of the state shows."""
     cls = registry.load_class("sarsa")
@@ -915,9 +915,6 @@ NONSENSE: dict[str, tuple[str, Edit, str]] = {
         retyped("envs.actions", lambda x: x.new_zeros(2**20, 0)),
         "actions has no elements",
     ),
-    "a promise of no action": ("sarsa", retyped("chosen.1", lambda x: x + 2), "algo has"),
-    "a promise of a fraction": ("sarsa", retyped("chosen.1", lambda x: x.float()), "algo has"),
-    "promises without observations": ("sarsa", retyped("chosen.0", lambda x: x[:1]), "algo has"),
     "noise that is NaN": ("ddpg", retyped("noise.state", lambda x: x * torch.nan), "noise has"),
     "noise of integers": ("ddpg", retyped("noise.state", lambda x: x.long()), "noise has"),
 }

@@ -18,7 +18,7 @@ from zoo.config import Field, Widths, config, linear
 from zoo.parts.critics import ActionQ
 from zoo.parts.networks import Activation, Policy
 from zoo.parts.optim import Adam, RMSprop, scalar
-from zoo.parts.targets import lambda_return, standardize
+from zoo.parts.targets import executed_next, lambda_return, standardize
 from zoo.protocol import Progress, Transition
 from zoo.spec import Spec
 from zoo.taxonomy import Cell
@@ -88,10 +88,12 @@ class QAC(nn.Module):
         self, batch: Transition[Tensor], noise: Tensor, baseline_noise: Tensor, learning_rate: Tensor
     ) -> dict[str, Tensor]:
         with torch.no_grad():
+            drawn, ended = self.actor(batch.next_obs).sample(noise), batch.terminated | batch.truncated
+            next_action = executed_next(action=batch.action, drawn=drawn, ended=ended)  # (T, B, ...)
             target = lambda_return(
                 reward=batch.reward,
                 discount=self.config.gamma * ~batch.terminated,
-                next_value=self.critic(batch.next_obs, self._next_action(batch, noise)),
+                next_value=self.critic(batch.next_obs, next_action),
                 lam=self.config.lam * ~batch.truncated,
             )  # (T, B)
         for _ in range(self.config.critic_updates):
@@ -113,10 +115,3 @@ class QAC(nn.Module):
             "entropy": entropy.detach(),
             "grad_norm": grad_norm,
         }
-
-    def _next_action(self, batch: Transition[Tensor], noise: Tensor) -> Tensor:
-        """a' ~ π(·|s'): the action executed next, or a draw where the rollout or the episode ends, (T, B, ...)."""
-        drawn: Tensor = self.actor(batch.next_obs).sample(noise)
-        going_on = ~(batch.terminated | batch.truncated)[:-1]
-        executed = going_on.reshape(*going_on.shape, *[1] * (drawn.ndim - 2))
-        return torch.cat([torch.where(executed, batch.action[1:], drawn[:-1]), drawn[-1:]])
