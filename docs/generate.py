@@ -56,7 +56,7 @@ def settings(name: str) -> str:
     fields = field_info(registry.load_class(name).Config)
     rows = [[f"`{key}`", text(field.default), kind(field), field.description or ""] for key, field in fields.items()]
     envs = registry.get(name).envs.items()
-    scores = registry.get(name).scores
+    scores = registry.scores(name)
     tuned = [
         [env, ", ".join(f"`{key}` {text(value)}" for key, value in given.items()), str(scores.get(env, "not measured"))]
         for env, given in envs
