@@ -491,7 +491,7 @@ def test_the_action_executed_next_is_the_next_rows_where_the_episode_goes_on(sha
     generator = torch.Generator().manual_seed(0)
     action, drawn = torch.randn(2, 6, 3, *shape, generator=generator)
     ended = torch.rand(6, 3, generator=generator) < 0.3
-    found = executed_next(action=action, drawn=drawn, ended=ended)
+    found = executed_next(action, drawn=drawn, ended=ended)
     assert ended[:-1].any()
     assert not ended[:-1].all()
     for t, b in np.ndindex(6, 3):

@@ -17,7 +17,7 @@ from gymnasium.spaces import Discrete
 from torch import Generator, Tensor, nn
 
 from zoo.buffers import RolloutBuffer
-from zoo.config import Field, Widths, config, linear
+from zoo.config import Field, Widths, config, schedule
 from zoo.parts.networks import Activation, Q
 from zoo.parts.optim import Adam, polyak_, scalar
 from zoo.parts.policies import EpsilonGreedy, take
@@ -68,18 +68,17 @@ class SARSA(nn.Module):
     def epsilon(self, progress: Progress) -> float:
         """The chance of exploring."""
         fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
-        return linear(self.config.epsilon_start, self.config.epsilon_end, fraction)
+        return schedule(self.config.epsilon_start, self.config.epsilon_end, fraction)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
         policy = EpsilonGreedy(self.q(obs), self.epsilon(progress))
         return policy.sample(policy.noise(len(obs), generator=self.generator)), None
 
     def greedy(self, obs: Tensor) -> Tensor:
-        action: Tensor = self.q(obs).argmax(-1)
-        return action
+        return self.q(obs).argmax(-1)
 
     def update(self, batch: Transition[Tensor], progress: Progress) -> dict[str, Tensor]:
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        learning_rate = schedule(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         noise = EpsilonGreedy.noise(*batch.reward.shape, generator=self.generator)
         metrics = self.step(batch, noise, scalar(self.epsilon(progress)), scalar(learning_rate))
         self.num_updates += 1
@@ -88,22 +87,21 @@ class SARSA(nn.Module):
         return metrics
 
     def step(
-        self, batch: Transition[Tensor], noise: Tensor, epsilon: Tensor, learning_rate: Tensor
+        self, rows: Transition[Tensor], noise: Tensor, epsilon: Tensor, learning_rate: Tensor
     ) -> dict[str, Tensor]:
-        """Learn from a rollout, (T, B, ...); returns scalar metrics."""
-        with torch.no_grad():
-            next_q = self.target_q(batch.next_obs)  # (T, B, A)
-            policy = EpsilonGreedy(self.q(batch.next_obs), epsilon)
-            ended = batch.terminated | batch.truncated
-            next_action = executed_next(action=batch.action, drawn=policy.sample(noise), ended=ended)  # (T, B)
-            target = n_step(
-                reward=batch.reward,
-                discount=self.config.gamma * ~batch.terminated,
+        """Learn from one batch; returns scalar metrics."""
+        with torch.no_grad():  # y is a constant: Q(s, a) moves towards it, not Q(s', a') towards Q(s, a)
+            next_q = self.target_q(rows.next_obs)  # (..., A)
+            policy = EpsilonGreedy(self.q(rows.next_obs), epsilon)
+            next_action = executed_next(rows.action, drawn=policy.sample(noise), ended=rows.terminated | rows.truncated)
+            target = n_step(  # (T, B)
+                reward=rows.reward,
+                discount=self.config.gamma * ~rows.terminated,  # no future after a termination
                 next_value=policy.mean(next_q) if self.config.expected else take(next_q, next_action),
-                lam=1.0 * ~batch.truncated,
+                lam=1.0 * ~rows.truncated,  # a future, but in no row: bootstrap from the true final observation
                 n=self.config.n_step,
-            )  # (T, B)
-        q = take(self.q(batch.obs), batch.action)  # (T, B)
+            )
+        q = take(self.q(rows.obs), rows.action)  # (T, B)
         penalty = F.smooth_l1_loss if self.config.loss == "huber" else F.mse_loss
         q_loss = penalty(q, target)
         grad_norm = self.optimizer.minimize(q_loss, learning_rate)

@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from zoo.config import linear
+from zoo.config import schedule
 from zoo.crosscheck.sb3 import CLASSES, SHARED, arguments
 from zoo.settings import Settings
 from zoo.spec import Array, Spec
@@ -151,7 +151,7 @@ def _arguments(settings: Settings, spec: Spec) -> dict[str, Any]:
         end = getattr(config, f"{name}_end", None)
         if end is not None:
             start = getattr(config, name)
-            found[theirs] = lambda left, start=start, end=end: linear(start, end, 1 - left)
+            found[theirs] = lambda left, start=start, end=end: schedule(start, end, 1 - left)
     if hasattr(config, "train_every"):
         found |= {"train_freq": config.train_every, "gradient_steps": config.num_updates}
     if settings.algorithm == "dqn":

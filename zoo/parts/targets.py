@@ -63,7 +63,7 @@ def segment_return(*, reward: Tensor, discount: Tensor, next_value: Tensor, lam:
     return n_step(reward=reward, discount=discount, next_value=next_value, lam=lam, n=len(reward))[0]
 
 
-def executed_next(*, action: Tensor, drawn: Tensor, ended: Tensor) -> Tensor:
+def executed_next(action: Tensor, *, drawn: Tensor, ended: Tensor) -> Tensor:
     """SARSA's a', the action executed after each row, (T, B, ...).             Sutton and Barto 2018, section 6.4
 
     It is the next row's `action`. Where the episode `ended`, (T, B), and after the last row of the rollout none is
