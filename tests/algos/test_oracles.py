@@ -280,6 +280,17 @@ def test_sarsa_draws_an_action_where_none_was_executed_next() -> None:
         assert abs(sarsa_bootstrap(batch, other, q)) > 1e-6
 
 
+def test_sarsa_acts_the_same_in_a_process_that_has_its_weights_alone() -> None:
+    learner, actor = (tabulate(make("sarsa", SPEC, gamma=GAMMA, epsilon_end=0.5)) for _ in range(2))
+    batch = rollout(2)
+    learner.update(batch, NOW)
+    actor.load_state_dict(learner.state_dict())
+    actor.generator.set_state(learner.generator.get_state())
+    found, _ = actor.act(batch.next_obs[-1], NOW)  # where the target has just drawn a'
+    assert torch.equal(found, learner.act(batch.next_obs[-1], NOW)[0])
+    assert not torch.equal(found, learner.act(batch.next_obs[-1], NOW)[0])  # chance would have to agree 64 times
+
+
 def learned_by_sarsa(env: Any) -> Array:
     """Q from living in an environment, with a step size that falls to a hundredth."""
     settings = {"num_steps": 4, "learning_rate": 1.0, "learning_rate_end": 0.01, "epsilon_start": EPSILON}
