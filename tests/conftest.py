@@ -1,7 +1,11 @@
 """What holds for every test, and the count of injected faults, over all processes of the test run."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
+
+# Test processes and those that they start share the cores; threads of their own would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

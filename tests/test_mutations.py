@@ -28,7 +28,7 @@ def plant(planted: dict[str, str], folder: Path) -> Path:
 def run(test: str, package: Path) -> subprocess.CompletedProcess[str]:
     """A test of this folder, of the package in another one."""
     environment = os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", "pytest", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", str(HERE / test)]
+    command = [sys.executable, "-P", "-m", "pytest", "-x", "-p", "no:cacheprovider", "-n0", str(HERE / test)]
     return subprocess.run(command, env=environment, cwd=HERE.parent, capture_output=True, text=True, check=False)
 
 

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,3 +65,15 @@ def test_wheel_loads_its_classes(unpacked: Path, tmp_path: Path) -> None:
     program = "from zoo import registry; print(*(registry.load_class(n).__name__ for n in registry.load().algorithms))"
     (names,) = python(unpacked, program, tmp_path)
     assert "PPO" in names.split()
+
+
+def test_constraints_pin_every_requirement_to_a_version_that_it_allows() -> None:
+    """Those of the extras, too: written by `.ci/freeze`."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [each for group in project["optional-dependencies"].values() for each in group]
+    for requirement in map(Requirement, [*project["dependencies"], *extras]):
+        if requirement.name != project["name"]:
+            assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
