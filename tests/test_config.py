@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from zoo.algos.a2c import A2C
 from zoo.algos.ppo import PPO
-from zoo.config import Field, Kind, build, config, describe, field_info, linear
+from zoo.config import Field, Kind, build, config, describe, field_info, schedule
 from zoo.envs.normalize import ObsNormalizer, RewardNormalizer, RunningMoments
 from zoo.errors import UserError, nearest
 from zoo.settings import Run
@@ -181,10 +181,10 @@ def test_hidden_widths_must_be_positive(cls: type, hidden: str) -> None:
         (1.0, None, 0.5, 1.0),
     ],
 )
-def test_linear_goes_from_start_to_end_or_stays(
+def test_schedule_goes_from_start_to_end_or_stays(
     start: float, end: float | None, progress: float, expected: float
 ) -> None:
-    assert linear(start, end, progress) == expected
+    assert schedule(start, end, progress) == expected
 
 
 # Errors and taxonomy.

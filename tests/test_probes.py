@@ -21,6 +21,8 @@ from zoo.training.loop import Inline, Learner
 # With rectified units the actors saturate on some seeds before the critic has the right slope.
 DETERMINISTIC = {"num_updates": 4, "learning_rate": 0.003, "noise_std": 0.5, "hidden": (64, 64), "activation": "tanh"}
 
+SEGMENTS = {"num_steps": 1, "hidden": (32,), "optimizer": "adam", "learning_rate": 0.01, "learning_rate_end": 0.001}
+
 # A few thousand steps must do. An algorithm takes what it knows of `all` and of its data axis, then its own.
 SETTINGS: dict[str, dict[str, Any]] = {
     "all": {"total_steps": 2048, "num_envs": 8, "gamma": GAMMA, "eval_every": 0, "eval_episodes": 0},
@@ -40,15 +42,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "a2c": {"optimizer": "adam"},
     "qac": {"total_steps": 6144, "baseline": True, "hidden": (64, 64), "activation": "relu", "learning_rate": 0.003},
     "dqn": {"exploration_fraction": 0.5},
+    "d3qn": {"exploration_fraction": 0.5},
     "ddpg": DETERMINISTIC,
     "td3": DETERMINISTIC,
-    "impala": {
-        "num_steps": 1,
-        "hidden": (32,),
-        "optimizer": "adam",
-        "learning_rate": 0.01,
-        "learning_rate_end": 0.001,
-    },
+    "impala": SEGMENTS,
+    "impala_replay": SEGMENTS,
 }
 
 

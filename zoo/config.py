@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from zoo.errors import UserError, nearest
 
-__all__ = ["Field", "Kind", "Widths", "build", "config", "describe", "field_info", "is_config", "linear"]
+__all__ = ["Field", "Kind", "Widths", "build", "config", "describe", "field_info", "is_config", "schedule"]
 
 T = TypeVar("T")
 
@@ -97,6 +97,6 @@ def field_info(cls: type) -> dict[str, FieldInfo]:
     return {field.name: declared[field.name] for field in fields(cls)}
 
 
-def linear(start: float, end: float | None, progress: float) -> float:
+def schedule(start: float, end: float | None, progress: float) -> float:
     """start + (end - start)·progress; constant where `end` is None."""
     return start if end is None else start + (end - start) * progress

@@ -1,5 +1,6 @@
 """registry.yaml: cells to algorithms, algorithms to classes, papers and tuned settings; loaded and checked once.
 
+What the tuned settings reached is measured, not chosen, and stands in scores.yaml.
 Classes are named by import strings and imported when asked for, so that reading the registry needs no torch.
 ZOO_REGISTRY names further registry files (separated as in PATH) whose algorithms join these.
 """
@@ -9,12 +10,13 @@ import inspect
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from zoo.config import field_info, is_config
 from zoo.errors import UserError, nearest
@@ -52,6 +54,8 @@ class Score(BaseModel):
     high: float
     seeds: int
     episodes: int = 100
+    commit: str  # that was measured
+    date: date
 
     def __str__(self) -> str:
         if self.seeds == 1:
@@ -70,7 +74,6 @@ class AlgorithmEntry(BaseModel):
     paper: str
     envs: dict[str, dict[str, Any]] = {}
     presets: dict[str, dict[str, Any]] = {}
-    scores: dict[str, Score] = {}
 
     @property
     def source(self) -> str:
@@ -132,7 +135,6 @@ def read(paths: Iterable[Path]) -> Registry:
         for name, algorithm in part.algorithms.items():
             if name in merged.algorithms:
                 algorithm.envs = merged.algorithms[name].envs | algorithm.envs
-                algorithm.scores = merged.algorithms[name].scores | algorithm.scores
             merged.algorithms[name] = algorithm
         for key, entry in part.cells.items():
             cell = merged.cells[str(Cell(key))]
@@ -176,6 +178,17 @@ def get(name: str) -> AlgorithmEntry:
     if name not in algorithms:
         raise UserError(f"unknown algorithm {name!r}{nearest(name, algorithms)}")
     return algorithms[name]
+
+
+@cache
+def _scores() -> dict[str, dict[str, Score]]:
+    text = (Path(__file__).parent / "scores.yaml").read_text(encoding="utf-8")
+    return TypeAdapter(dict[str, dict[str, Score]]).validate_python(yaml.safe_load(text))
+
+
+def scores(name: str) -> dict[str, Score]:
+    """What the tuned settings of an algorithm reached, by environment; empty where nothing was measured."""
+    return _scores().get(name, {})
 
 
 def lookup(path: str | Cell) -> list[str]:

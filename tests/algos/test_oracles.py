@@ -43,6 +43,7 @@ from torch import Tensor, nn
 
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
+from zoo.parts.policies import EpsilonGreedy
 from zoo.parts.targets import vtrace
 from zoo.protocol import Segment, Transition, map_fields
 from zoo.spec import Spec
@@ -137,9 +138,9 @@ def replayed() -> Segment:
     return drawn(Transition(obs, action, reward, next_obs, no(obs), no(obs), torch.zeros(obs.shape)))
 
 
-def solve_dqn(**settings: Any) -> list[Array]:
+def solve_dqn(name: str = "dqn", **settings: Any) -> list[Array]:
     """Q after each of many updates. A step of 3 undoes mse's factor 2 and the 1/6 of the rows that a cell has."""
-    algo = tabulate(make("dqn", SPEC, gamma=GAMMA, loss="mse", learning_rate=3.0, capacity=60, **settings))
+    algo = tabulate(make(name, SPEC, gamma=GAMMA, loss="mse", learning_rate=3.0, capacity=60, **settings))
     found, batch = [], replayed()
     for _ in range(300):
         algo.update(batch, NOW)
@@ -147,10 +148,14 @@ def solve_dqn(**settings: Any) -> list[Array]:
     return found
 
 
-@pytest.mark.parametrize("double", [False, True])
-def test_dqn_is_value_iteration(double: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("dqn", {}), ("d3qn", {"double": False}), ("d3qn", {"double": True, "priority_exponent": 0.0})],
+    ids=str,
+)
+def test_dqn_is_value_iteration(name: str, settings: dict[str, Any]) -> None:
     q = NOTHING
-    for found in solve_dqn(double=double, target_every=1):
+    for found in solve_dqn(name, target_every=1, **settings):
         q = action_value(q.max(-1))
         assert_allclose(found, q, atol=1e-9)
     assert_allclose(q, Q_STAR, atol=1e-7)
@@ -242,35 +247,48 @@ def sarsa_loss(batch: Transition, next_action: Array, q: Array) -> float:
     return float(np.mean(np.square(errors)))
 
 
-def test_sarsa_bootstraps_from_the_actions_that_were_and_will_be_executed() -> None:
-    q = np.array(Q_PI)
+def sarsa_bootstrap(batch: Transition, next_action: Tensor, q: Array) -> float:
+    """The loss of SARSA's update on `batch` less that of a loop with these actions, (T, B)."""
     algo = tabulate(make("sarsa", SPEC, gamma=GAMMA, loss="mse", epsilon_end=1.0), q)
-    batch = rollout(0)
-    # At a truncation a' is a draw of its own; one without them leaves nothing to chance but the last row.
-    batch = batch._replace(truncated=no(batch.truncated))
-    loss = algo.update(batch, NOW)["q_loss"].item()
-    promised, _ = algo.act(batch.next_obs[-1], NOW)
-    next_action = torch.cat([batch.action[1:], promised[None]]).numpy()
-    assert loss == pytest.approx(sarsa_loss(batch, next_action, q), abs=1e-12)
-    # Drawing a' again is another update.
-    again = next_action.copy()
-    again[-1] = 1 - again[-1]
-    assert abs(loss - sarsa_loss(batch, again, q)) > 1e-6
-    assert abs(loss - sarsa_loss(batch, np.roll(next_action, 1, -1), q)) > 1e-6
+    loss: float = algo.update(batch, NOW)["q_loss"].item()
+    return loss - sarsa_loss(batch, next_action.numpy(), q)
 
 
-def test_sarsa_keeps_its_promise_once_and_only_where_it_was_made() -> None:
-    algo = tabulate(make("sarsa", SPEC, gamma=GAMMA, epsilon_end=1.0))
-    batch = rollout(1)
-    algo.update(batch, NOW)
-    promised_obs, promised = algo.chosen
-    obs = torch.where(torch.arange(64) < 32, promised_obs, (promised_obs + 1) % STATES)
-    first, _ = algo.act(obs, NOW)
-    second, _ = algo.act(obs, NOW)
-    # Chance would agree 32 times in a row once in 2³².
-    assert torch.equal(first[:32], promised[:32])
-    assert not torch.equal(first[32:], promised[32:])
-    assert not torch.equal(second[:32], promised[:32])
+def test_sarsa_bootstraps_from_the_actions_that_were_executed() -> None:
+    q, batch = np.array(Q_PI), rollout(0)
+    # Chance decides at truncations and in the last row; without the one, and with a terminated other, nothing does.
+    batch = batch._replace(truncated=no(batch.truncated), terminated=batch.terminated.clone())
+    batch.terminated[-1] = True
+    executed = torch.cat([batch.action[1:], batch.action[-1:]])
+    assert sarsa_bootstrap(batch, executed, q) == pytest.approx(0, abs=1e-12)
+    # Actions of other environments make another update.
+    assert abs(sarsa_bootstrap(batch, executed.roll(1, -1), q)) > 1e-6
+
+
+def test_sarsa_draws_an_action_where_none_was_executed_next() -> None:
+    q, batch = np.array(Q_PI), rollout(1)
+    generator = make("sarsa", SPEC).generator
+    noise = EpsilonGreedy.noise(*batch.reward.shape, generator=generator)
+    drawn = (noise[..., 1] * ACTIONS).long()  # ε = 1: all explore
+    unknown = batch.truncated | batch.terminated
+    unknown[-1] = True
+    next_action = torch.where(unknown, drawn, batch.action.roll(-1, 0))
+    assert sarsa_bootstrap(batch, next_action, q) == pytest.approx(0, abs=1e-12)
+    for row in (-1, slice(-1)):  # neither in the last row nor at truncations before it would another action do
+        other = next_action.clone()
+        other[row] = torch.where(unknown[row], 1 - other[row], other[row])
+        assert abs(sarsa_bootstrap(batch, other, q)) > 1e-6
+
+
+def test_sarsa_acts_the_same_in_a_process_that_has_its_weights_alone() -> None:
+    learner, actor = (tabulate(make("sarsa", SPEC, gamma=GAMMA, epsilon_end=0.5)) for _ in range(2))
+    batch = rollout(2)
+    learner.update(batch, NOW)
+    actor.load_state_dict(learner.state_dict())
+    actor.generator.set_state(learner.generator.get_state())
+    found, _ = actor.act(batch.next_obs[-1], NOW)  # where the target has just drawn a'
+    assert torch.equal(found, learner.act(batch.next_obs[-1], NOW)[0])
+    assert not torch.equal(found, learner.act(batch.next_obs[-1], NOW)[0])  # chance would have to agree 64 times
 
 
 def learned_by_sarsa(env: Any) -> Array:
@@ -583,7 +601,7 @@ def test_dqn_sums_n_rewards_of_one_episode(n: int) -> None:
     vector = vectorize(ScriptedEnv, 1)
     envs = Envs(vector, SeedSequence(0))
     sizes = {"n_step": n, "batch_size": 400, "capacity": 100, "hidden": (8,)}
-    algo = make("dqn", envs.spec, gamma=GAMMA, priority_exponent=0.6, **sizes).double()
+    algo = make("d3qn", envs.spec, gamma=GAMMA, double=False, **sizes).double()  # DQN's target, and it tells errors
     replay = algo.make_buffer(envs.spec, 1)
     envs.reset()
     history: list[Any] = []

@@ -332,7 +332,7 @@ def test_weights_undo_the_bias(alpha: float, beta: float) -> None:
 
 def test_uniform_samples_all_weigh_one() -> None:
     assert (fill(make(), 0, 50).buffer.sample().weight == 1).all()
-    for beta in (0.0, 0.4, 1 / 3, 1.0):  # in DQN's loss, too, to the last bit
+    for beta in (0.0, 0.4, 1 / 3, 1.0):  # in D3QN's loss, too, to the last bit
         assert (torch.ones(100) ** torch.scalar_tensor(beta, dtype=torch.float64) == 1).all()
 
 
@@ -346,13 +346,13 @@ def test_uniform_samples_all_weigh_one() -> None:
         ({"importance_exponent": 0.2, "importance_exponent_end": 0.6}, 250, 0.3),
     ],
 )
-def test_dqn_anneals_the_correction_over_the_run(settings: dict[str, float], step: int, beta: float) -> None:
+def test_d3qn_anneals_the_correction_over_the_run(settings: dict[str, float], step: int, beta: float) -> None:
     filled, errors = prioritized(0.6)
     batch = filled.buffer.sample()
-    dqn = load_class("dqn")
+    d3qn = load_class("d3qn")
     spec = Spec(SPEC.observation_space, spaces.Discrete(2))
-    config = dqn.Config(hidden=(8,), gamma=0.0, loss="mse", learning_rate=1e-8, **settings)
-    algo = dqn(spec, config, Generator().manual_seed(0))
+    config = d3qn.Config(hidden=(8,), gamma=0.0, loss="mse", learning_rate=1e-8, **settings)
+    algo = d3qn(spec, config, Generator().manual_seed(0))
     weight, other = (importance(errors, batch, 0.6, each) for each in (beta, beta - 0.1))
     rows = batch.rows
     rows = rows._replace(action=rows.action % 2, obs=rows.obs / 1000, next_obs=rows.next_obs / 1000)
@@ -367,10 +367,10 @@ def test_dqn_anneals_the_correction_over_the_run(settings: dict[str, float], ste
 
 
 def test_priorities_reach_the_buffer_that_a_sample_came_from() -> None:
-    dqn = load_class("dqn")
+    d3qn = load_class("d3qn")
     spec = Spec(SPEC.observation_space, spaces.Discrete(2))
-    config = dqn.Config(hidden=(8,), capacity=60, batch_size=64, learning_starts=0, priority_exponent=0.6)
-    algo = dqn(spec, config, Generator().manual_seed(0))
+    config = d3qn.Config(hidden=(8,), capacity=60, batch_size=64, learning_starts=0, double=False)
+    algo = d3qn(spec, config, Generator().manual_seed(0))
     first, second = (algo.make_buffer(spec, 2) for _ in range(2))
     no = np.zeros(2, np.bool_)
     for buffer, step in product((first, second), range(30)):

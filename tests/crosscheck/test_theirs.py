@@ -20,7 +20,7 @@ from zoo.settings import resolve
         ("ddpg", {}, NormalActionNoise, []),
         ("td3", {"noise": "none"}, None, []),
         ("ddpg", {"n_step": 3}, NormalActionNoise, []),
-        ("dqn", {"double": True, "n_step": 3, "loss": "mse"}, None, ["double", "loss"]),
+        ("dqn", {"n_step": 3, "loss": "mse"}, None, ["loss"]),
         ("ppo", {"learning_rate_end": 0, "clip_eps_end": 0, "optimizer_eps": 1e-8}, None, ["optimizer_eps"]),
         ("a2c", {"optimizer": "adam", "log_std_init": -1}, None, []),
     ],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo import registry
-from zoo.parts.targets import gae, lambda_return, n_step, segment_return, standardize, vtrace
+from zoo.parts.targets import executed_next, gae, lambda_return, n_step, segment_return, standardize, vtrace
 from zoo.protocol import Progress, Transition
 from zoo.spec import Spec
 
@@ -484,6 +484,19 @@ def test_vtrace_with_the_next_rows_v_at_a_truncation_would_show() -> None:
 
 
 # Whitened advantages.
+
+
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_the_action_executed_next_is_the_next_rows_where_the_episode_goes_on(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    action, drawn = torch.randn(2, 6, 3, *shape, generator=generator)
+    ended = torch.rand(6, 3, generator=generator) < 0.3
+    found = executed_next(action, drawn=drawn, ended=ended)
+    assert ended[:-1].any()
+    assert not ended[:-1].all()
+    for t, b in np.ndindex(6, 3):
+        known = t < 5 and not ended[t, b]
+        assert torch.equal(found[t, b], action[t + 1, b] if known else drawn[t, b])
 
 
 @pytest.mark.parametrize("shape", [(2,), (5, 3), (64,)])

@@ -50,12 +50,14 @@ SMALL: dict[str, dict[str, Any]] = {
         "num_updates": 2,
         "capacity": 200,
     },
+    "d3qn": {"env": "CartPole-v1", "learning_starts": 50, "train_every": 4, "capacity": 200, "num_envs": 2},
     "sarsa": {"env": "CartPole-v1", "num_envs": 2, "num_steps": 4},
     "qac": {"env": "CartPole-v1", "num_envs": 2, "num_steps": 8},
     "ddpg": {"env": "Pendulum-v1", "learning_starts": 50, "train_every": 4, "capacity": 150, "noise": "ou"},
     "td3": {"env": "Pendulum-v1", "learning_starts": 50, "train_every": 4, "num_envs": 2},
     "sac": {"env": "Pendulum-v1", "learning_starts": 50, "train_every": 4, "num_envs": 2},
     "impala": {"env": "CartPole-v1", "num_envs": 3, "num_steps": 8},
+    "impala_replay": {"env": "CartPole-v1", "num_envs": 3, "num_steps": 8, "capacity": 300},
     "ppo": {"env": "Pendulum-v1", "num_envs": 3, "num_steps": 32, "batch_size": 32},
     "a2c": {"env": "CartPole-v1", "num_envs": 3, "num_steps": 8},
 }
@@ -116,10 +118,10 @@ def assert_same_end(one: Path, other: Path) -> None:
 
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ENTRIES},
-    "dqn, prioritised n-step double": ("dqn", {"priority_exponent": 0.6, "n_step": 3, "double": True}),
+    "d3qn, n-step without dueling": ("d3qn", {"n_step": 3, "dueling": False}),
     "sarsa, n-step": ("sarsa", {"n_step": 2, "target_every": 3}),
     "sac, OU noise": ("sac", {"noise": "ou", "noise_std": 0.3}),
-    "impala that lags and replays": ("impala", {"lag": 3, "replayed": 1}),
+    "impala_replay that lags": ("impala_replay", {"lag": 3}),
     "ppo, normalised": ("ppo", {"normalize_obs": True, "normalize_reward": True}),
     "a2c in processes": ("a2c", {"vec": "async"}),
     "a2c on a native vector environment": ("a2c", {"vec": "native", "num_envs": 4}),
@@ -154,7 +156,7 @@ def test_checkpoints_change_nothing(tmp_path: Path) -> None:
     assert_same_end(tmp_path / "often", tmp_path / "never")
 
 
-@pytest.mark.parametrize("forgotten", ["generator", "num_updates", "chosen"])
+@pytest.mark.parametrize("forgotten", ["generator", "num_updates"])
 def test_what_is_not_saved_is_missed(forgotten: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: leaving out any part of the state shows."""
     cls = registry.load_class("sarsa")

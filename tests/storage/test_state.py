@@ -36,11 +36,11 @@ def test_an_object_must_say_what_its_state_is() -> None:
 
 VALUES: list[Any] = [None, -1, 2**70, -(2**40), 1.5, "x", [], [["a"]], {}]
 PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
-    "dqn": ("dqn", {"priority_exponent": 0.6}),
+    "d3qn": ("d3qn", {}),
     "sarsa": ("sarsa", {"num_steps": 5}),
     "ddpg": ("ddpg", {}),
     "a2c": ("a2c", {"normalize_obs": True, "normalize_reward": True}),
-    "impala": ("impala", {"lag": 3, "replayed": 1}),
+    "impala_replay": ("impala_replay", {"lag": 3}),
 }
 Place = tuple[str | int, ...]
 
@@ -159,30 +159,31 @@ def retyped(end: str, fn: Callable[[torch.Tensor], torch.Tensor]) -> Edit:
 
 NONSENSE: dict[str, tuple[str, Edit, str]] = {
     "samples without end": (
-        "dqn",
+        "d3qn",
         lambda t, s: s["learner"]["buffer"].update(_unlearned=2**52, _stored=2**52),
         "buffer",
     ),
     "a negative priority": (
-        "dqn",
+        "d3qn",
         lambda t, s: s["learner"]["buffer"]["_priorities"].update(largest=-1.0),
         "_priorities",
     ),
-    "sums that are no scalars": ("dqn", retyped("learner.sums", lambda x: x.expand(2).clone()), "learner has"),
-    "sums of counts": ("dqn", retyped("learner.sums", lambda x: x.long()), "learner has"),
-    "counts of nothing": ("dqn", lambda t, s: s["learner"]["counts"].update(x=1), "learner has"),
-    "more steps since a report than ever": ("dqn", lambda t, s: s["learner"].update(since_report=10**6), "learner has"),
-    "fewer lengths than returns": ("dqn", lambda t, s: s["recorder"].update(lengths=[]), "recorder has"),
-    "time that runs back": ("dqn", lambda t, s: s["recorder"].update(elapsed=-1.0), "recorder has"),
-    "actions of another type": ("dqn", retyped("envs.actions", lambda x: x.double()), "envs has"),
+    "sums that are no scalars": ("d3qn", retyped("learner.sums", lambda x: x.expand(2).clone()), "learner has"),
+    "sums of counts": ("d3qn", retyped("learner.sums", lambda x: x.long()), "learner has"),
+    "counts of nothing": ("d3qn", lambda t, s: s["learner"]["counts"].update(x=1), "learner has"),
+    "more steps since a report than ever": (
+        "d3qn",
+        lambda t, s: s["learner"].update(since_report=10**6),
+        "learner has",
+    ),
+    "fewer lengths than returns": ("d3qn", lambda t, s: s["recorder"].update(lengths=[]), "recorder has"),
+    "time that runs back": ("d3qn", lambda t, s: s["recorder"].update(elapsed=-1.0), "recorder has"),
+    "actions of another type": ("d3qn", retyped("envs.actions", lambda x: x.double()), "envs has"),
     "actions by the million": (
-        "dqn",
+        "d3qn",
         retyped("envs.actions", lambda x: x.new_zeros(2**20, 0)),
         "actions has no elements",
     ),
-    "a promise of no action": ("sarsa", retyped("chosen.1", lambda x: x + 2), "algo has"),
-    "a promise of a fraction": ("sarsa", retyped("chosen.1", lambda x: x.float()), "algo has"),
-    "promises without observations": ("sarsa", retyped("chosen.0", lambda x: x[:1]), "algo has"),
     "noise that is NaN": ("ddpg", retyped("noise.state", lambda x: x * torch.nan), "noise has"),
     "noise of integers": ("ddpg", retyped("noise.state", lambda x: x.long()), "noise has"),
 }

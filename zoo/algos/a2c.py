@@ -2,6 +2,8 @@
 
 A_t = GAE(λ) of r + γ (1 - terminated) V(s') - V(s)          λ = 1: n-step returns, as in the paper
 L   = -E[A log π(a|s)] + c_v E[(V(s) - (A + V_old))²] - c_e E[H(π)]
+
+The defaults are Stable-Baselines3's.
 """
 
 from typing import Literal
@@ -12,7 +14,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Generator, Tensor, nn
 
 from zoo.buffers import RolloutBuffer
-from zoo.config import Field, Widths, config, linear
+from zoo.config import Field, Widths, config, schedule
 from zoo.parts.networks import Activation, Policy, V
 from zoo.parts.optim import Adam, RMSprop, scalar
 from zoo.parts.targets import gae, standardize
@@ -23,7 +25,7 @@ from zoo.taxonomy import Cell
 
 @config
 class A2CConfig:
-    """A2C's settings; the defaults are Stable-Baselines3's."""
+    """A2C's settings."""
 
     num_steps: int = Field(5, ge=1, description="steps per environment in a rollout")
     gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
@@ -35,7 +37,7 @@ class A2CConfig:
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     vf_coef: float = Field(0.5, ge=0, description="weight of the critic's loss")
     max_grad_norm: float = Field(0.5, gt=0, description="gradients longer than this are shortened to it")
-    normalize_advantage: bool = Field(False, description="whiten the advantages of each rollout")
+    normalize_advantage: bool = Field(False, description="whiten the advantages of each batch")
     log_std_init: float = Field(0.0, description="log standard deviation of a Box policy at the start")
     hidden: Widths = Field((64, 64), description="widths of the hidden layers, in each net")
     activation: Activation = Field("tanh", description="activation of the hidden layers")
@@ -59,32 +61,34 @@ class A2C(nn.Module):
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
-        noise = self.actor.noise(len(obs), generator=self.generator)
-        return self.actor(obs).sample(noise), None
+        policy = self.actor(obs)
+        action = policy.sample(self.actor.noise(len(obs), generator=self.generator))
+        return action, None
 
     def greedy(self, obs: Tensor) -> Tensor:
-        action: Tensor = self.actor(obs).mode()
-        return action
+        return self.actor(obs).mode()
 
     def update(self, batch: Transition[Tensor], progress: Progress) -> dict[str, Tensor]:
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        learning_rate = schedule(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         return self.step(batch, scalar(learning_rate))
 
     def step(self, batch: Transition[Tensor], learning_rate: Tensor) -> dict[str, Tensor]:
+        """Learn from one batch; returns scalar metrics."""
+        policy = self.actor(batch.obs)
+        log_prob = policy.log_prob(batch.action)  # (T, B)
         value = self.critic(batch.obs)  # (T, B)
-        with torch.no_grad():
+        with torch.no_grad():  # constants: the critic moves towards the target, and the actor alone up the advantage
             advantage = gae(
                 reward=batch.reward,
-                discount=self.config.gamma * ~batch.terminated,
+                discount=self.config.gamma * ~batch.terminated,  # no future after a termination
                 value=value,
                 next_value=self.critic(batch.next_obs),
-                lam=self.config.lam * ~batch.truncated,
+                lam=self.config.lam * ~batch.truncated,  # a future, but in no row: bootstrap from the true successor
             )  # (T, B)
             target = advantage + value
             if self.config.normalize_advantage:
                 advantage = standardize(advantage)
-        policy = self.actor(batch.obs)
-        policy_loss = -(advantage * policy.log_prob(batch.action)).mean()
+        policy_loss = -(advantage * log_prob).mean()  # descent on minus the objective climbs it
         value_loss = F.mse_loss(value, target)
         entropy = policy.entropy().mean()
         loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy

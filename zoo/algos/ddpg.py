@@ -82,27 +82,27 @@ class DDPG(nn.Module):
         return action, None
 
     def greedy(self, obs: Tensor) -> Tensor:
-        action: Tensor = self.actor(obs)
-        return action
+        return self.actor(obs)
 
     def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
         return self.step(batch)
 
     def step(self, batch: Segment) -> dict[str, Tensor]:
+        """Learn from one batch; returns scalar metrics."""
         rows = batch.rows  # (n, N, ...)
-        with torch.no_grad():
+        with torch.no_grad():  # y is a constant: Q(s, a) moves towards it, not Q(s', a') towards Q(s, a)
             next_q = self.target_critic(rows.next_obs, self.target_actor(rows.next_obs))  # (n, N)
-            target = segment_return(
+            target = segment_return(  # (N,)
                 reward=rows.reward,
-                discount=self.config.gamma * ~rows.terminated,
+                discount=self.config.gamma * ~rows.terminated,  # no future after a termination
                 next_value=next_q,
-                lam=1.0 * ~rows.truncated,
-            )  # (N,)
+                lam=1.0 * ~rows.truncated,  # a future, but in no row: bootstrap from the true final observation
+            )
         obs = batch.obs
         q = self.critic(obs, batch.action)  # (N,)
         q_loss = F.mse_loss(q, target)
         grad_norm = self.critic_optimizer.minimize(q_loss, self.config.learning_rate)
-        policy_loss = -self.critic(obs, self.actor(obs)).mean()
+        policy_loss = -self.critic(obs, self.actor(obs)).mean()  # descent on minus Q climbs it, through the action
         self.actor_optimizer.minimize(policy_loss, self.config.learning_rate)
         polyak_(self.target_critic, self.critic, self.config.tau)
         polyak_(self.target_actor, self.actor, self.config.tau)

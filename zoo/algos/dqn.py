@@ -1,8 +1,9 @@
 """DQN: value-based, off-policy, Q target.                                          Mnih et al. 2015, Algorithm 1
 
-y = r + γ (1 - terminated) max_a' Q̄(s', a')          L = E[ω huber(y - Q(s, a))]
+y = r + γ (1 - terminated) max_a' Q̄(s', a')          L = E[huber(y - Q(s, a))]
 act: ε-greedy in Q, ε falling linearly               Q̄: a copy of Q, refreshed every `target_every` updates
-ω = (min_j P(j) / P(i))^β, 1 in a uniform replay        P: how likely transition i was sampled; β rising linearly
+
+The defaults are Stable-Baselines3's, but `target_every` counts updates.
 """
 
 import copy
@@ -14,7 +15,7 @@ from gymnasium.spaces import Discrete
 from torch import Generator, Tensor, nn
 
 from zoo.buffers import ReplayBuffer
-from zoo.config import Field, Widths, config, linear
+from zoo.config import Field, Widths, config, schedule
 from zoo.parts.networks import Activation, Q
 from zoo.parts.optim import Adam, polyak_, scalar
 from zoo.parts.policies import EpsilonGreedy, take
@@ -26,7 +27,7 @@ from zoo.taxonomy import Cell
 
 @config
 class DQNConfig:
-    """DQN's settings; the defaults are Stable-Baselines3's, but the target's age is counted in updates."""
+    """DQN's settings."""
 
     capacity: int = Field(1_000_000, ge=1, description="transitions that the replay keeps")
     batch_size: int = Field(32, ge=1, description="transitions in a sample")
@@ -34,15 +35,6 @@ class DQNConfig:
     train_every: int = Field(4, ge=1, description="steps between updates, all environments together")
     num_updates: int = Field(1, ge=1, description="updates each time")
     n_step: int = Field(1, ge=1, description="rewards summed before the bootstrap (Sutton and Barto 2018, 7.1)")
-    priority_exponent: float = Field(
-        0.0, ge=0, le=1, description="prioritised replay's α; 0: uniform (arXiv:1511.05952)"
-    )
-    importance_exponent: float = Field(
-        0.4, ge=0, le=1, description="prioritised replay's β at the start; 1 undoes all of the bias, 0 none"
-    )
-    importance_exponent_end: float = Field(1.0, ge=0, le=1, description="the same at the end of the run, linearly")
-    double: bool = Field(False, description="choose a' by Q, value it by Q̄ (arXiv:1509.06461)")
-    dueling: bool = Field(False, description="Q from a value and an advantage head (arXiv:1511.06581)")
     gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
     tau: float = Field(1.0, gt=0, le=1, description="how far the target copy moves towards Q; 1 copies")
     target_every: int = Field(2500, ge=1, description="updates between two moves of the target copy")
@@ -67,7 +59,7 @@ class DQN(nn.Module):
     def __init__(self, spec: Spec, config: DQNConfig, generator: Generator) -> None:
         super().__init__()
         self.config, self.generator = config, generator
-        self.q = Q(spec, config.hidden, config.activation, dueling=config.dueling)
+        self.q = Q(spec, config.hidden, config.activation)
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
         self.optimizer = Adam(self.q.parameters(), max_grad_norm=config.max_grad_norm)
         self.num_updates = 0
@@ -83,47 +75,41 @@ class DQN(nn.Module):
             train_every=self.config.train_every,
             num_updates=self.config.num_updates,
             n_step=self.config.n_step,
-            priority_exponent=self.config.priority_exponent,
         )
 
-    def policy(self, q: Tensor, progress: Progress) -> EpsilonGreedy:
+    def epsilon(self, progress: Progress) -> float:
+        """The chance of exploring."""
         fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
-        return EpsilonGreedy(q, linear(self.config.epsilon_start, self.config.epsilon_end, fraction))
+        return schedule(self.config.epsilon_start, self.config.epsilon_end, fraction)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
-        policy = self.policy(self.q(obs), progress)
+        policy = EpsilonGreedy(self.q(obs), self.epsilon(progress))
         return policy.sample(policy.noise(len(obs), generator=self.generator)), None
 
     def greedy(self, obs: Tensor) -> Tensor:
-        action: Tensor = self.q(obs).argmax(-1)
-        return action
+        return self.q(obs).argmax(-1)
 
     def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
-        beta = linear(self.config.importance_exponent, self.config.importance_exponent_end, progress.fraction)
-        metrics, error = self.step(batch, scalar(learning_rate), scalar(beta))
-        if self.config.priority_exponent > 0:
-            batch.error.copy_(error)
+        learning_rate = schedule(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        metrics = self.step(batch, scalar(learning_rate))
         self.num_updates += 1
         if self.num_updates % self.config.target_every == 0:
             polyak_(self.target_q, self.q, self.config.tau)
         return metrics
 
-    def step(self, batch: Segment, learning_rate: Tensor, beta: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Metrics, and the TD errors that decide the samples' priorities, (N,)."""
+    def step(self, batch: Segment, learning_rate: Tensor) -> dict[str, Tensor]:
+        """Learn from one batch; returns scalar metrics."""
         rows = batch.rows  # (n, N, ...)
-        with torch.no_grad():
-            next_q = self.target_q(rows.next_obs)  # (n, N, A)
-            best = (self.q(rows.next_obs) if self.config.double else next_q).argmax(-1)
-            target = segment_return(
+        with torch.no_grad():  # y is a constant: Q(s, a) moves towards it, not Q(s', a') towards Q(s, a)
+            next_q = self.target_q(rows.next_obs)  # (..., A)
+            target = segment_return(  # (N,)
                 reward=rows.reward,
-                discount=self.config.gamma * ~rows.terminated,
-                next_value=take(next_q, best),
-                lam=1.0 * ~rows.truncated,
-            )  # (N,)
+                discount=self.config.gamma * ~rows.terminated,  # no future after a termination
+                next_value=next_q.amax(-1),  # of the best a', whoever acted
+                lam=1.0 * ~rows.truncated,  # a future, but in no row: bootstrap from the true final observation
+            )
         q = take(self.q(batch.obs), batch.action)  # (N,)
         penalty = F.smooth_l1_loss if self.config.loss == "huber" else F.mse_loss
-        q_loss = (batch.weight**beta * penalty(q, target, reduction="none")).mean()
+        q_loss = penalty(q, target)
         grad_norm = self.optimizer.minimize(q_loss, learning_rate)
-        metrics = {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}
-        return metrics, (target - q).detach()
+        return {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}

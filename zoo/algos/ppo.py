@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Generator, Tensor, nn
 
 from zoo.buffers import RolloutBuffer
-from zoo.config import Field, Widths, config, linear
+from zoo.config import Field, Widths, config, schedule
 from zoo.errors import UserError
 from zoo.parts.networks import Activation, Policy, V
 from zoo.parts.optim import Adam, scalar
@@ -85,28 +85,28 @@ class PPO(nn.Module):
         return self.config.num_epochs * math.ceil(self.config.num_steps * num_envs / self.config.batch_size)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
-        noise = self.actor.noise(len(obs), generator=self.generator)
-        return self.actor(obs).sample(noise), None
+        policy = self.actor(obs)
+        action = policy.sample(self.actor.noise(len(obs), generator=self.generator))
+        return action, None
 
     def greedy(self, obs: Tensor) -> Tensor:
-        action: Tensor = self.actor(obs).mode()
-        return action
+        return self.actor(obs).mode()
 
     def update(self, batch: Transition[Tensor], progress: Progress) -> dict[str, Tensor]:
-        with torch.no_grad():
+        with torch.no_grad():  # constants in every epoch: π_old, V_old and what follows from them
             log_prob = self.actor(batch.obs).log_prob(batch.action)  # (T, B), of the policy that acted
             value = self.critic(batch.obs)  # (T, B)
             advantage = gae(
                 reward=batch.reward,
-                discount=self.config.gamma * ~batch.terminated,
+                discount=self.config.gamma * ~batch.terminated,  # no future after a termination
                 value=value,
                 next_value=self.critic(batch.next_obs),
-                lam=self.config.lam * ~batch.truncated,
+                lam=self.config.lam * ~batch.truncated,  # a future, but in no row: bootstrap from the true successor
             )  # (T, B)
         rows = Sample(batch.obs, batch.action, log_prob, value, advantage, advantage + value)
         rollout = Sample(*(row.flatten(0, 1) for row in rows))  # (T·B, ...)
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
-        clip_eps = linear(self.config.clip_eps, self.config.clip_eps_end, progress.fraction)
+        learning_rate = schedule(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        clip_eps = schedule(self.config.clip_eps, self.config.clip_eps_end, progress.fraction)
         rates = scalar(learning_rate), scalar(clip_eps)
 
         steps = []
@@ -129,6 +129,7 @@ class PPO(nn.Module):
         return (log_ratio.exp() - 1 - log_ratio).mean()
 
     def step(self, rollout: Sample, index: Tensor, learning_rate: Tensor, clip_eps: Tensor) -> dict[str, Tensor]:
+        """Learn from the minibatch `index` of a rollout; returns scalar metrics."""
         batch = Sample(*(row[index] for row in rollout))
         advantage = batch.advantage
         if self.config.normalize_advantage:
@@ -136,6 +137,7 @@ class PPO(nn.Module):
         policy = self.actor(batch.obs)
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = log_ratio.exp()
+        # The pessimistic one of two: a ratio beyond the clip has no gradient, unless it makes things worse.
         policy_loss = -torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip_eps, 1 + clip_eps)).mean()
 
         value = self.critic(batch.obs)

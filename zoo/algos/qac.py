@@ -14,11 +14,11 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Generator, Tensor, nn
 
 from zoo.buffers import RolloutBuffer
-from zoo.config import Field, Widths, config, linear
+from zoo.config import Field, Widths, config, schedule
 from zoo.parts.critics import ActionQ
 from zoo.parts.networks import Activation, Policy
 from zoo.parts.optim import Adam, RMSprop, scalar
-from zoo.parts.targets import lambda_return, standardize
+from zoo.parts.targets import executed_next, lambda_return, standardize
 from zoo.protocol import Progress, Transition
 from zoo.spec import Spec
 from zoo.taxonomy import Cell
@@ -32,19 +32,15 @@ class QACConfig:
     gamma: float = Field(0.99, ge=0, le=1, description="discount of the future, per step")
     lam: float = Field(0.0, ge=0, le=1, description="λ of the critic's returns: 0 is SARSA, above it SARSA(λ)")
     baseline: bool = Field(False, description="subtract b(s) = E_a Q(s, a) from the actor's Q(s, a)")
-    baseline_samples: int = Field(
-        8, ge=1, le=1000, description="actions drawn for b(s) where they cannot be enumerated"
-    )
+    baseline_samples: int = Field(8, ge=1, le=1000, description="draws for b(s) where actions cannot be enumerated")
     learning_rate: float = Field(7e-4, gt=0, description="step size at the start")
     learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
-    critic_updates: int = Field(
-        1, ge=1, le=1000, description="steps of the critic on each rollout, before the actor's one"
-    )
+    critic_updates: int = Field(1, ge=1, le=1000, description="critic steps on each rollout, before the actor's one")
     optimizer: Literal["rmsprop", "adam"] = Field("rmsprop", description="which optimiser")
     optimizer_eps: float = Field(1e-5, gt=0, description="ε in the optimiser's denominator")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     max_grad_norm: float = Field(0.5, gt=0, description="gradients longer than this are shortened to it")
-    normalize_advantage: bool = Field(False, description="whiten what drives the actor, in each rollout")
+    normalize_advantage: bool = Field(False, description="whiten the advantages of each batch")
     log_std_init: float = Field(0.0, description="log standard deviation of a Box policy at the start")
     hidden: Widths = Field((64, 64), description="widths of the hidden layers, in each net")
     activation: Activation = Field("tanh", description="activation of the hidden layers")
@@ -70,42 +66,43 @@ class QAC(nn.Module):
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
-        noise = self.actor.noise(len(obs), generator=self.generator)
-        return self.actor(obs).sample(noise), None
+        policy = self.actor(obs)
+        action = policy.sample(self.actor.noise(len(obs), generator=self.generator))
+        return action, None
 
     def greedy(self, obs: Tensor) -> Tensor:
-        action: Tensor = self.actor(obs).mode()
-        return action
+        return self.actor(obs).mode()
 
     def update(self, batch: Transition[Tensor], progress: Progress) -> dict[str, Tensor]:
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
-        shape = batch.reward.shape
-        noise = self.actor.noise(*shape, generator=self.generator)
+        learning_rate = schedule(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        noise = self.actor.noise(*batch.reward.shape, generator=self.generator)
         samples = self.config.baseline_samples if self.config.baseline else 0
-        baseline_noise = self.actor.noise(samples, *shape, generator=self.generator)
-        return self.step(batch, noise, baseline_noise, scalar(learning_rate))
+        draws = self.actor.noise(samples, *batch.reward.shape, generator=self.generator)
+        return self.step(batch, noise, draws, scalar(learning_rate))
 
-    def step(
-        self, batch: Transition[Tensor], noise: Tensor, baseline_noise: Tensor, learning_rate: Tensor
-    ) -> dict[str, Tensor]:
-        with torch.no_grad():
+    def step(self, batch: Transition[Tensor], noise: Tensor, draws: Tensor, learning_rate: Tensor) -> dict[str, Tensor]:
+        """Learn from one batch; returns scalar metrics."""
+        policy = self.actor(batch.obs)
+        log_prob = policy.log_prob(batch.action)  # (T, B)
+        with torch.no_grad():  # constants: the critic moves towards the target, and the actor alone up the advantage
+            drawn = self.actor(batch.next_obs).sample(noise)
+            next_action = executed_next(batch.action, drawn=drawn, ended=batch.terminated | batch.truncated)
             target = lambda_return(
                 reward=batch.reward,
-                discount=self.config.gamma * ~batch.terminated,
-                next_value=self.critic(batch.next_obs, self._next_action(batch, noise)),
-                lam=self.config.lam * ~batch.truncated,
+                discount=self.config.gamma * ~batch.terminated,  # no future after a termination
+                next_value=self.critic(batch.next_obs, next_action),
+                lam=self.config.lam * ~batch.truncated,  # a future, but in no row: bootstrap from the true successor
             )  # (T, B)
         for _ in range(self.config.critic_updates):
             q_loss = F.mse_loss(self.critic(batch.obs, batch.action), target)
             grad_norm = self.critic_optimizer.minimize(q_loss, learning_rate)
-        policy = self.actor(batch.obs)
         with torch.no_grad():
             advantage = self.critic(batch.obs, batch.action)  # (T, B)
-            if self.config.baseline:
-                advantage = advantage - self.critic.mean(batch.obs, policy, baseline_noise)
+            if self.config.baseline:  # b(s), the same for all actions: no bias, less noise
+                advantage = advantage - self.critic.mean(batch.obs, policy, draws)
             if self.config.normalize_advantage:
                 advantage = standardize(advantage)
-        policy_loss = -(advantage * policy.log_prob(batch.action)).mean()
+        policy_loss = -(advantage * log_prob).mean()  # descent on minus the objective climbs it
         entropy = policy.entropy().mean()
         self.actor_optimizer.minimize(policy_loss - self.config.ent_coef * entropy, learning_rate)
         return {
@@ -114,10 +111,3 @@ class QAC(nn.Module):
             "entropy": entropy.detach(),
             "grad_norm": grad_norm,
         }
-
-    def _next_action(self, batch: Transition[Tensor], noise: Tensor) -> Tensor:
-        """a' ~ π(·|s'): the action executed next, or a draw where the rollout or the episode ends, (T, B, ...)."""
-        drawn: Tensor = self.actor(batch.next_obs).sample(noise)
-        going_on = ~(batch.terminated | batch.truncated)[:-1]
-        executed = going_on.reshape(*going_on.shape, *[1] * (drawn.ndim - 2))
-        return torch.cat([torch.where(executed, batch.action[1:], drawn[:-1]), drawn[-1:]])

@@ -91,8 +91,7 @@ class SAC(nn.Module):
         return action, None
 
     def greedy(self, obs: Tensor) -> Tensor:
-        action: Tensor = self.actor(obs).mode()
-        return action
+        return self.actor(obs).mode()
 
     def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
         n, size = batch.rows.reward.shape
@@ -100,21 +99,22 @@ class SAC(nn.Module):
         return self.step(batch, noise, self.actor.noise(n, size, generator=self.generator))
 
     def step(self, batch: Segment, noise: Tensor, next_noise: Tensor) -> dict[str, Tensor]:
+        """Learn from one batch; returns scalar metrics."""
         obs, rows, learning_rate = batch.obs, batch.rows, self.config.learning_rate  # (N, ...), (n, N, ...)
         action, log_prob = self.actor(obs).sample(noise)
         alpha = self.log_alpha.detach().exp()  # the one before its own update, in both losses
         if self.config.learn_alpha:
             alpha_loss = -(self.log_alpha * (log_prob.detach() + self.target_entropy)).mean()
             self.alpha_optimizer.minimize(alpha_loss, learning_rate)
-        with torch.no_grad():
+        with torch.no_grad():  # y is a constant: Q(s, a) moves towards it, not Q(s', a') towards Q(s, a)
             next_action, next_log_prob = self.actor(rows.next_obs).sample(next_noise)
-            discount = self.config.gamma * ~rows.terminated
-            target = segment_return(
+            discount = self.config.gamma * ~rows.terminated  # no future after a termination
+            target = segment_return(  # (N,)
                 reward=rows.reward - discount * alpha * next_log_prob,
                 discount=discount,
                 next_value=self.target_critic(rows.next_obs, next_action).amin(0),  # (n, N)
-                lam=1.0 * ~rows.truncated,
-            )  # (N,)
+                lam=1.0 * ~rows.truncated,  # a future, but in no row: bootstrap from the true final observation
+            )
         q = self.critic(obs, batch.action)  # (2, N)
         q_loss = 0.5 * (q - target).square().mean(-1).sum()
         grad_norm = self.critic_optimizer.minimize(q_loss, learning_rate)

@@ -3,8 +3,9 @@
     y = r + γ (1 - terminated) Q̄(s', a')                 a' is the action executed next, drawn by the same policy
     L = E[huber(y - Q(s, a))]                            act: ε-greedy in Q, ε falling linearly
 
-Where a rollout ends, a' is chosen when the update needs it and executed when acting goes on. At a truncation it is
-drawn at the final observation, to bootstrap, and never executed.
+At a truncation and at the end of a rollout no next action is known: a' is drawn there by the current policy. The book
+executes that draw; here acting draws anew, with the updated weights, in this process or another. Given s', both draws
+have the same distribution, so the fixed point is the same. With num_steps = 1 every a' is such a draw.
 """
 
 import copy
@@ -16,11 +17,11 @@ from gymnasium.spaces import Discrete
 from torch import Generator, Tensor, nn
 
 from zoo.buffers import RolloutBuffer
-from zoo.config import Field, Widths, config, linear
+from zoo.config import Field, Widths, config, schedule
 from zoo.parts.networks import Activation, Q
 from zoo.parts.optim import Adam, polyak_, scalar
 from zoo.parts.policies import EpsilonGreedy, take
-from zoo.parts.targets import n_step
+from zoo.parts.targets import executed_next, n_step
 from zoo.protocol import Progress, Transition
 from zoo.spec import Spec
 from zoo.taxonomy import Cell
@@ -52,8 +53,7 @@ class SARSA(nn.Module):
 
     cell, spaces, Config = Cell("value/on/q"), (Discrete,), SARSAConfig
     few_guards = True
-    saved = ("generator", "num_updates", "chosen")
-    chosen: tuple[Tensor, Tensor] | None  # observations (B, ...) and the actions promised there
+    saved = ("generator", "num_updates")
 
     def __init__(self, spec: Spec, config: SARSAConfig, generator: Generator) -> None:
         super().__init__()
@@ -62,15 +62,6 @@ class SARSA(nn.Module):
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
         self.optimizer = Adam(self.q.parameters(), max_grad_norm=config.max_grad_norm)
         self.num_updates = 0
-        self.chosen = None
-
-    def check_state(self) -> bool:
-        """Whether a restored state makes sense: promised actions exist, one for each observation."""
-        if self.chosen is None:
-            return True
-        obs, action = self.chosen
-        exist = (action >= 0) & (action < self.q.advantage.out_features)
-        return action.dtype == torch.int64 and action.shape == obs.shape[:1] and bool(exist.all())
 
     def make_buffer(self, spec: Spec, num_envs: int) -> RolloutBuffer:
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
@@ -78,50 +69,41 @@ class SARSA(nn.Module):
     def epsilon(self, progress: Progress) -> float:
         """The chance of exploring."""
         fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
-        return linear(self.config.epsilon_start, self.config.epsilon_end, fraction)
+        return schedule(self.config.epsilon_start, self.config.epsilon_end, fraction)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
         policy = EpsilonGreedy(self.q(obs), self.epsilon(progress))
-        action = policy.sample(policy.noise(len(obs), generator=self.generator))
-        if self.chosen is not None and self.chosen[0].shape == obs.shape:
-            same = (self.chosen[0] == obs).reshape(len(obs), -1).all(-1)
-            action = torch.where(same, self.chosen[1], action)
-            self.chosen = None
-        return action, None
+        return policy.sample(policy.noise(len(obs), generator=self.generator)), None
 
     def greedy(self, obs: Tensor) -> Tensor:
-        action: Tensor = self.q(obs).argmax(-1)
-        return action
+        return self.q(obs).argmax(-1)
 
     def update(self, batch: Transition[Tensor], progress: Progress) -> dict[str, Tensor]:
-        learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
+        learning_rate = schedule(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         noise = EpsilonGreedy.noise(*batch.reward.shape, generator=self.generator)
-        metrics, next_action = self.step(batch, noise, scalar(self.epsilon(progress)), scalar(learning_rate))
-        self.chosen = batch.next_obs[-1].clone(), next_action
+        metrics = self.step(batch, noise, scalar(self.epsilon(progress)), scalar(learning_rate))
         self.num_updates += 1
         if self.num_updates % self.config.target_every == 0:
             polyak_(self.target_q, self.q, self.config.tau)
         return metrics
 
     def step(
-        self, batch: Transition[Tensor], noise: Tensor, epsilon: Tensor, learning_rate: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Metrics, and the actions promised at the observations after the rollout, (B,)."""
-        with torch.no_grad():
-            next_q = self.target_q(batch.next_obs)  # (T, B, A)
-            policy = EpsilonGreedy(self.q(batch.next_obs), epsilon)
-            next_action = policy.sample(noise)  # (T, B)
-            executed = ~(batch.terminated | batch.truncated)[:-1]
-            next_action = torch.cat([torch.where(executed, batch.action[1:], next_action[:-1]), next_action[-1:]])
-            target = n_step(
-                reward=batch.reward,
-                discount=self.config.gamma * ~batch.terminated,
+        self, rows: Transition[Tensor], noise: Tensor, epsilon: Tensor, learning_rate: Tensor
+    ) -> dict[str, Tensor]:
+        """Learn from one batch; returns scalar metrics."""
+        with torch.no_grad():  # y is a constant: Q(s, a) moves towards it, not Q(s', a') towards Q(s, a)
+            next_q = self.target_q(rows.next_obs)  # (..., A)
+            policy = EpsilonGreedy(self.q(rows.next_obs), epsilon)
+            next_action = executed_next(rows.action, drawn=policy.sample(noise), ended=rows.terminated | rows.truncated)
+            target = n_step(  # (T, B)
+                reward=rows.reward,
+                discount=self.config.gamma * ~rows.terminated,  # no future after a termination
                 next_value=policy.mean(next_q) if self.config.expected else take(next_q, next_action),
-                lam=1.0 * ~batch.truncated,
+                lam=1.0 * ~rows.truncated,  # a future, but in no row: bootstrap from the true final observation
                 n=self.config.n_step,
-            )  # (T, B)
-        q = take(self.q(batch.obs), batch.action)  # (T, B)
+            )
+        q = take(self.q(rows.obs), rows.action)  # (T, B)
         penalty = F.smooth_l1_loss if self.config.loss == "huber" else F.mse_loss
         q_loss = penalty(q, target)
         grad_norm = self.optimizer.minimize(q_loss, learning_rate)
-        return {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}, next_action[-1]
+        return {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}

@@ -85,8 +85,7 @@ class TD3(nn.Module):
         return action, None
 
     def greedy(self, obs: Tensor) -> Tensor:
-        action: Tensor = self.actor(obs)
-        return action
+        return self.actor(obs)
 
     def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
         self.num_updates += 1
@@ -94,24 +93,25 @@ class TD3(nn.Module):
         return self.step(batch, noise, self.num_updates % self.config.policy_delay == 0)
 
     def step(self, batch: Segment, noise: Tensor, with_policy: bool) -> dict[str, Tensor]:
+        """Learn from one batch; returns scalar metrics."""
         rows = batch.rows  # (n, N, ...)
-        with torch.no_grad():
+        with torch.no_grad():  # y is a constant: Q(s, a) moves towards it, not Q(s', a') towards Q(s, a)
             clip = self.config.target_noise_clip
             smoothing = (self.config.target_noise * noise).clamp(-clip, clip)
             next_action = (self.target_actor(rows.next_obs) + smoothing).clamp(-1, 1)
-            target = segment_return(
+            target = segment_return(  # (N,)
                 reward=rows.reward,
-                discount=self.config.gamma * ~rows.terminated,
+                discount=self.config.gamma * ~rows.terminated,  # no future after a termination
                 next_value=self.target_critic(rows.next_obs, next_action).amin(0),
-                lam=1.0 * ~rows.truncated,
-            )  # (N,)
+                lam=1.0 * ~rows.truncated,  # a future, but in no row: bootstrap from the true final observation
+            )
         obs = batch.obs
         q = self.critic(obs, batch.action)  # (2, N)
         q_loss = (q - target).square().mean(-1).sum()
         grad_norm = self.critic_optimizer.minimize(q_loss, self.config.learning_rate)
         metrics = {"q_loss": q_loss.detach(), "q": q.detach().mean(), "grad_norm": grad_norm}
         if with_policy:
-            policy_loss = -self.critic(obs, self.actor(obs), 1).mean()
+            policy_loss = -self.critic(obs, self.actor(obs), 1).mean()  # descent on minus Q climbs it, through a
             self.actor_optimizer.minimize(policy_loss, self.config.learning_rate)
             polyak_(self.target_critic, self.critic, self.config.tau)
             polyak_(self.target_actor, self.actor, self.config.tau)

@@ -1,4 +1,4 @@
-"""The command line: zoo run | eval | watch | list | lookup | show | crosscheck | bench."""
+"""The command line: zoo run | eval | watch | list | lookup | diff | show | crosscheck | bench."""
 
 import sys
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ import click
 
 from zoo.cli.bench import bench
 from zoo.cli.crosscheck import crosscheck
+from zoo.cli.diff import diff
 from zoo.cli.output import standard_streams
 from zoo.cli.taxonomy import list_, lookup
 from zoo.cli.train import evaluate, run, show, watch
@@ -22,7 +23,7 @@ def cli() -> None:
     """
 
 
-for command in (run, evaluate, watch, list_, lookup, show, crosscheck, bench):
+for command in (run, evaluate, watch, list_, lookup, diff, show, crosscheck, bench):
     cli.add_command(command)
 
 

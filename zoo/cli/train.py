@@ -189,7 +189,7 @@ def _show(
             table.add_row(name, text, source, field.description, style=style)
         table.add_section()
     console().print(table)
-    score = registry.get(algorithm).scores.get(env or "")
+    score = registry.scores(algorithm).get(env or "")
     if score is not None and set(settings.sources.values()) <= {"default", "registry"}:
         click.echo(f"expect a return of about {score}")
 

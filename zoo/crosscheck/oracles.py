@@ -189,6 +189,22 @@ def impala() -> Iterator[Check]:
         yield from same_updates("impala", "A2C", f"no lag, {title}", partial(make, "impala", action, **settings), other)
 
 
+def impala_replay() -> Iterator[Check]:
+    """IMPALA's updates, on data of policies that are far from the newest one."""
+    with precision(torch.float64):
+        one, other = (make(name, DISCRETE, hidden=(16, 16), rho_bar=2.0) for name in ("impala_replay", "impala"))
+        other.load_state_dict(one.state_dict())
+        g = torch.Generator().manual_seed(10)
+        for _ in range(20):
+            batch = rollout(one, g)
+            batch = batch._replace(log_prob=batch.log_prob + torch.randn(STEPS, ENVS, generator=g))
+            one.update(batch, NOW)
+            other.update(batch, NOW)
+        pairs = zip(one.parameters(), other.parameters(), strict=True)
+        difference = max((p - q).abs().max().item() for p, q in pairs)
+    yield Check("impala_replay", 2, "IMPALA", "data of other policies: 20 updates", difference, TOLERANCE)
+
+
 def ppo() -> Iterator[Check]:
     """One epoch of one batch, advantages as they are: A2C's update (arXiv:2205.09123)."""
     shared = {"hidden": (16, 16), "num_steps": STEPS, "ent_coef": 0.01, "lam": 0.9, "learning_rate": 1e-3}
@@ -237,12 +253,74 @@ def dqn() -> Iterator[Check]:
     yield Check("dqn", 2, "SARSA", "greedy data, fresh target: 20 updates", difference, TOLERANCE)
 
 
-def trajectories(g: torch.Generator, n: int) -> Segment:
-    """Every run of n rows of a random rollout, with random actions, as a sample of a replay, (n, N, ...)."""
-    rows = world(g)
-    rows = rows._replace(action=2 * torch.rand(STEPS, ENVS, *BOX.shape, generator=g) - 1)
+def trajectories(rows: Transition[Tensor], n: int) -> Segment:
+    """Every run of n rows of a rollout, (T, B, ...), as a sample of a replay, (n, N, ...)."""
     runs = range(STEPS - n + 1)
     return drawn(map_fields(lambda field: torch.cat([field[t : t + n] for t in runs], 1), rows))
+
+
+def chosen_at_random(g: torch.Generator) -> Transition[Tensor]:
+    """A random rollout with random discrete actions, (T, B, ...)."""
+    return world(g)._replace(action=torch.randint(int(DISCRETE.n), (STEPS, ENVS), generator=g))
+
+
+def dueling_q(net: Any, obs: Tensor) -> Tensor:
+    """Q of one observation from its two heads, (A,).                                 Wang et al. 2016, equation 9"""
+    features = net.body(obs[None])
+    value, advantage = net.value(features)[0], net.advantage(features)[0]
+    return torch.stack([value[0] + each - advantage.sum() / len(advantage) for each in advantage])
+
+
+def double_return(algo: Any, batch: Segment, i: int) -> Tensor:
+    """Rewards of sample i, discounted, until its trajectory ends, and what follows there: chosen by Q, valued by Q̄."""
+    total, weight, rows = torch.zeros(()), 1.0, batch.rows
+    for t in range(len(rows.reward)):
+        total = total + weight * rows.reward[t, i]
+        if rows.terminated[t, i]:
+            return total
+        weight *= GAMMA
+        if rows.truncated[t, i]:
+            break
+    choice = int(dueling_q(algo.q, rows.next_obs[t, i]).argmax())
+    return total + weight * dueling_q(algo.target_q, rows.next_obs[t, i])[choice]
+
+
+def d3qn() -> Iterator[Check]:
+    """DQN's updates without the three extensions; with them the loss and the TD errors, sample by sample."""
+    shared = {"hidden": (16, 16), "gamma": GAMMA, "n_step": 3, "capacity": 100, "learning_rate": 1e-3}
+    with precision(torch.float64):
+        none = {"priority_exponent": 0.0, "double": False, "dueling": False}
+        one = make("d3qn", DISCRETE, **shared, **none, target_every=3)
+        other = make("dqn", DISCRETE, **shared, target_every=3)
+        other.load_state_dict(one.state_dict())
+        g = torch.Generator().manual_seed(8)
+        for _ in range(20):
+            batch = trajectories(chosen_at_random(g), 3)
+            one.update(batch, NOW)
+            other.update(batch, NOW)
+        pairs = zip(one.parameters(), other.parameters(), strict=True)
+        difference = max((p - q).abs().max().item() for p, q in pairs)
+    yield Check("d3qn", 2, "DQN", "without its extensions: 20 updates", difference, TOLERANCE)
+    with precision(torch.float64):
+        algo = make("d3qn", DISCRETE, **shared, loss="mse", importance_exponent=0.5, importance_exponent_end=0.5)
+        algo.target_q.load_state_dict(make("d3qn", DISCRETE, **shared).q.state_dict())
+        g = torch.Generator().manual_seed(9)
+        with torch.no_grad():
+            for parameter in algo.target_q.parameters():
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=g))
+        batch = trajectories(chosen_at_random(g), 3)
+        batch = batch._replace(weight=torch.rand(len(batch.slot), generator=g))
+        samples = range(len(batch.slot))
+        with torch.no_grad():
+            q = torch.stack([dueling_q(algo.q, batch.obs[i])[batch.action[i]] for i in samples])
+            error = torch.stack([double_return(algo, batch, i) for i in samples]) - q
+            loss = sum(weight**0.5 * each**2 for weight, each in zip(batch.weight, error, strict=True)) / len(samples)
+        found = algo.update(batch, NOW)["q_loss"]
+    yield Check(
+        "d3qn", 2, "naive sum", "weighted loss of a double, dueling target", (found - loss).abs().item(), TOLERANCE
+    )
+    difference = (batch.error - error).abs().max().item()
+    yield Check("d3qn", 2, "naive sum", "TD errors that become priorities", difference, TOLERANCE)
 
 
 def soft_return(algo: Any, batch: Segment, noise: Tensor, i: int) -> Tensor:
@@ -266,7 +344,9 @@ def sac() -> Iterator[Check]:
     for n in (1, 3):
         with precision(torch.float64):
             algo = make("sac", BOX, hidden=(16, 16), gamma=GAMMA, n_step=n, capacity=100, alpha=0.3)
-            batch = trajectories(torch.Generator().manual_seed(7), n)
+            g = torch.Generator().manual_seed(7)
+            rows = world(g)
+            batch = trajectories(rows._replace(action=2 * torch.rand(STEPS, ENVS, *BOX.shape, generator=g) - 1), n)
             g = torch.Generator().set_state(algo.generator.get_state())
             algo.actor.noise(len(batch.slot), generator=g)  # of the policy's loss
             noise = algo.actor.noise(n, len(batch.slot), generator=g)
@@ -278,4 +358,13 @@ def sac() -> Iterator[Check]:
         yield Check("sac", 2, "naive sum", f"soft returns of {n} step{'s' * (n > 1)}", difference, TOLERANCE)
 
 
-CHECKS = {"sarsa": sarsa, "qac": qac, "impala": impala, "ppo": ppo, "dqn": dqn, "sac": sac}
+CHECKS = {
+    "sarsa": sarsa,
+    "qac": qac,
+    "impala": impala,
+    "impala_replay": impala_replay,
+    "ppo": ppo,
+    "dqn": dqn,
+    "d3qn": d3qn,
+    "sac": sac,
+}

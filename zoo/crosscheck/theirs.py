@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from zoo.config import linear
+from zoo.config import schedule
 from zoo.crosscheck.sb3 import COUNTERPARTS, arguments
 from zoo.settings import Settings
 from zoo.spec import Array, Spec
@@ -168,4 +168,4 @@ def _arguments(settings: Settings, spec: Spec) -> dict[str, Any]:
 
 def _schedule(start: float, end: float) -> Callable[[float], float]:
     """Return a linear schedule as a function of the remaining share of the run, from 1 to 0."""
-    return lambda left: linear(start, end, 1 - left)
+    return lambda left: schedule(start, end, 1 - left)

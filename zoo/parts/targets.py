@@ -63,6 +63,16 @@ def segment_return(*, reward: Tensor, discount: Tensor, next_value: Tensor, lam:
     return n_step(reward=reward, discount=discount, next_value=next_value, lam=lam, n=len(reward))[0]
 
 
+def executed_next(action: Tensor, *, drawn: Tensor, ended: Tensor) -> Tensor:
+    """SARSA's a', the action executed after each row, (T, B, ...).             Sutton and Barto 2018, section 6.4
+
+    It is the next row's `action`. Where the episode `ended`, (T, B), and after the last row of the rollout none is
+    known: there a' is `drawn`, (T, B, ...), by the current policy at the row's true successor.
+    """
+    goes_on = ~ended[:-1].reshape(*ended[:-1].shape, *[1] * (action.ndim - ended.ndim))
+    return torch.cat([torch.where(goes_on, action[1:], drawn[:-1]), drawn[-1:]])
+
+
 def standardize(advantage: Tensor) -> Tensor:
     """Advantages less their mean, over their standard deviation (ddof 1); a single one, which has none, as it is."""
     if advantage.numel() < 2:
