@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
-from zoo.parts.policies import EpsilonGreedy
+from zoo.parts.discrete import EpsilonGreedy
 from zoo.parts.targets import vtrace
 from zoo.protocol import Segment, Transition, map_fields
 from zoo.spec import Spec

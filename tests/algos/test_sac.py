@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from zoo import registry
 from zoo.algos import sac
-from zoo.parts.policies import TanhGaussian
+from zoo.parts.squashed import TanhGaussian
 from zoo.protocol import Progress, Segment, Transition
 from zoo.spec import Spec
 

@@ -9,7 +9,8 @@ from modules import assert_changes_count, assert_every_hook_fires, each_change, 
 from torch import nn
 
 from zoo.errors import UserError
-from zoo.parts.critics import ActionQ, Deterministic, QEnsemble, SquashedPolicy, check_bounds
+from zoo.parts.critics import ActionQ, QEnsemble
+from zoo.parts.squashed import Deterministic, SquashedPolicy, check_bounds
 from zoo.spec import Spec
 
 OBS = spaces.Box(-1, 1, (3,))

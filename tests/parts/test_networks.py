@@ -10,8 +10,10 @@ from gymnasium import spaces
 from modules import assert_changes_count, assert_every_hook_fires, each_change, each_way, layers
 from torch import Generator, Tensor, nn
 
-from zoo.parts.networks import Encoder, Policy, Q, V
-from zoo.parts.policies import Categorical, Gaussian, MultiCategorical
+from zoo.parts.critics import Q
+from zoo.parts.discrete import MultiCategorical
+from zoo.parts.networks import Encoder, Policy, V
+from zoo.parts.policies import Categorical, Gaussian
 from zoo.spec import Spec
 
 OBS = spaces.Box(-1, 1, (3,))

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.parts.optim import Adam, RMSprop, polyak_
+from zoo.parts.critics import polyak_
+from zoo.parts.optim import Adam
+from zoo.parts.rmsprop import RMSprop
 
 STEPS = 20
 PAIRS = {"adam": (Adam, torch.optim.Adam), "rmsprop": (RMSprop, torch.optim.RMSprop)}

@@ -10,9 +10,10 @@ from gymnasium import spaces
 from torch import Generator, Tensor
 from torch import distributions as reference
 
-from zoo.parts.critics import SquashedPolicy
+from zoo.parts.discrete import EpsilonGreedy, MultiCategorical
 from zoo.parts.networks import Policy
-from zoo.parts.policies import Categorical, EpsilonGreedy, Gaussian, MultiCategorical
+from zoo.parts.policies import Categorical, Gaussian
+from zoo.parts.squashed import SquashedPolicy
 from zoo.spec import Spec
 
 SIZES = (2, 3, 4)

@@ -17,8 +17,8 @@ import zoo
 from zoo import registry
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
-from zoo.parts.critics import Deterministic, SquashedPolicy
 from zoo.parts.networks import Policy
+from zoo.parts.squashed import Deterministic, SquashedPolicy
 from zoo.protocol import END, Progress
 from zoo.settings import resolve
 from zoo.spec import Spec

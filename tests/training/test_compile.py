@@ -27,7 +27,7 @@ from zoo import registry
 from zoo.cli import main
 from zoo.config import Field, config
 from zoo.errors import UserError
-from zoo.parts.optim import RMSprop
+from zoo.parts.rmsprop import RMSprop
 from zoo.protocol import FewGuards, Transition
 from zoo.settings import resolve
 from zoo.spec import Spec

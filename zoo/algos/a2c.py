@@ -16,7 +16,8 @@ from torch import Generator, Tensor, nn
 from zoo.buffers import RolloutBuffer
 from zoo.config import Field, Widths, config, schedule
 from zoo.parts.networks import Activation, Policy, V
-from zoo.parts.optim import Adam, RMSprop, scalar
+from zoo.parts.optim import Adam, scalar
+from zoo.parts.rmsprop import RMSprop
 from zoo.parts.targets import gae, standardize
 from zoo.protocol import Progress, Transition
 from zoo.spec import Spec

@@ -17,9 +17,11 @@ from torch import Generator, Tensor, nn
 
 from zoo.buffers import ReplayBuffer
 from zoo.config import Field, Widths, config, schedule
-from zoo.parts.networks import Activation, Q
-from zoo.parts.optim import Adam, polyak_, scalar
-from zoo.parts.policies import EpsilonGreedy, take
+from zoo.parts.critics import Q, polyak_
+from zoo.parts.discrete import EpsilonGreedy
+from zoo.parts.networks import Activation
+from zoo.parts.optim import Adam, scalar
+from zoo.parts.policies import take
 from zoo.parts.targets import segment_return
 from zoo.protocol import Progress, Segment
 from zoo.spec import Spec

@@ -13,10 +13,11 @@ from torch import Generator, Tensor, nn
 
 from zoo.buffers import ReplayBuffer
 from zoo.config import Field, Widths, config
-from zoo.parts.critics import ActionQ, Deterministic
+from zoo.parts.critics import ActionQ, polyak_
 from zoo.parts.networks import Activation
 from zoo.parts.noise import ActionNoise, NoiseKind
-from zoo.parts.optim import Adam, polyak_
+from zoo.parts.optim import Adam
+from zoo.parts.squashed import Deterministic
 from zoo.parts.targets import segment_return
 from zoo.protocol import Progress, Segment
 from zoo.spec import Spec

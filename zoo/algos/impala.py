@@ -18,7 +18,8 @@ from zoo.buffers import SegmentBuffer
 from zoo.config import Field, Widths, config, schedule
 from zoo.errors import UserError
 from zoo.parts.networks import Activation, Policy, V
-from zoo.parts.optim import Adam, RMSprop, scalar
+from zoo.parts.optim import Adam, scalar
+from zoo.parts.rmsprop import RMSprop
 from zoo.parts.targets import standardize, vtrace
 from zoo.protocol import Progress, Transition
 from zoo.spec import Spec

@@ -85,9 +85,8 @@ class PPO(nn.Module):
         return self.config.num_epochs * math.ceil(self.config.num_steps * num_envs / self.config.batch_size)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
-        policy = self.actor(obs)
-        action = policy.sample(self.actor.noise(len(obs), generator=self.generator))
-        return action, None
+        noise = self.actor.noise(len(obs), generator=self.generator)
+        return self.actor(obs).sample(noise), None
 
     def greedy(self, obs: Tensor) -> Tensor:
         return self.actor(obs).mode()

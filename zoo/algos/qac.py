@@ -17,7 +17,8 @@ from zoo.buffers import RolloutBuffer
 from zoo.config import Field, Widths, config, schedule
 from zoo.parts.critics import ActionQ
 from zoo.parts.networks import Activation, Policy
-from zoo.parts.optim import Adam, RMSprop, scalar
+from zoo.parts.optim import Adam, scalar
+from zoo.parts.rmsprop import RMSprop
 from zoo.parts.targets import executed_next, lambda_return, standardize
 from zoo.protocol import Progress, Transition
 from zoo.spec import Spec

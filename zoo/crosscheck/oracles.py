@@ -16,7 +16,7 @@ from zoo import registry
 from zoo.crosscheck.check import Check
 from zoo.crosscheck.sb3 import precision
 from zoo.crosscheck.updates import BOX, DISCRETE, ENVS, NOW, OBS, STEPS, as_segment, drawn, rollout, world
-from zoo.parts.policies import EpsilonGreedy
+from zoo.parts.discrete import EpsilonGreedy
 from zoo.parts.targets import vtrace
 from zoo.protocol import Segment, Transition, map_fields
 from zoo.spec import Spec

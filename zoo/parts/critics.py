@@ -1,4 +1,4 @@
-"""Values of given actions, side by side, and the squashed policies that climb them."""
+"""Values of actions, of all choices at once or of given ones by several networks side by side; copies that lag."""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +7,32 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from zoo.errors import UserError
-from zoo.parts.networks import ACTIVATIONS, Activation, Encoder, Q, linear, mlp
-from zoo.parts.policies import Categorical, Distribution, TanhGaussian, take
+from zoo.parts.networks import ACTIVATIONS, Activation, Distribution, Encoder, linear, mlp
+from zoo.parts.policies import Categorical, take
 from zoo.spec import Spec
+
+
+class Q(nn.Module):
+    """The values of all discrete actions at once, (N, A).
+
+    Dueling: Q(s, a) = V(s) + A(s, a) - mean_a A(s, a), two heads on one body.    Wang et al. 2016, equation 9
+    """
+
+    def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation, *, dueling: bool = False) -> None:
+        super().__init__()
+        encoder = Encoder(spec)
+        self.body = nn.Sequential(encoder, *mlp([encoder.num_features, *hidden], activation))
+        self.advantage = linear(hidden[-1], spec.action_sizes[0])
+        self.value = linear(hidden[-1], 1) if dueling else None
+
+    def forward(self, obs: Tensor) -> Tensor:
+        features = self.body(obs)
+        advantage = self.advantage(features)
+        if self.value is None:
+            return advantage
+        return self.value(features) + advantage - advantage.mean(-1, keepdim=True)
 
 
 class EnsembleLinear(nn.Module):
@@ -75,51 +95,15 @@ class ActionQ(nn.Module):
             return take(self.net(obs), action)
         return self.net(obs, action).squeeze(0)
 
-    def mean(self, obs: Tensor, policy: "Distribution", noise: Tensor) -> Tensor:
+    def mean(self, obs: Tensor, policy: Distribution, noise: Tensor) -> Tensor:
         """E_a Q(s, a) for a ~ `policy`, (N,): exact over discrete actions, else one draw for each row of `noise`."""
         if isinstance(policy, Categorical):
             return (policy.log_probs.exp() * self.net(obs)).sum(-1)
         return torch.stack([self(obs, policy.sample(each)) for each in noise]).mean(0)
 
 
-def check_bounds(spec: Spec) -> None:
-    """A UserError unless [-1, 1] means all of the action space, as squashed actions need."""
-    if not spec.is_bounded or not spec.scale_actions:
-        raise UserError(f"squashed actions need finite bounds and scale_actions; here: {spec.action_space}")
-
-
-class Deterministic(nn.Module):
-    """One action for each state, squashed into [-1, 1], (N, A)."""
-
-    def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
-        super().__init__()
-        check_bounds(spec)
-        encoder = Encoder(spec)
-        body = mlp([encoder.num_features, *hidden], activation)
-        self.net = nn.Sequential(encoder, *body, linear(hidden[-1], spec.action_sizes[0]), nn.Tanh())
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.net(obs)
-
-
-class SquashedPolicy(nn.Module):
-    """A Gaussian squashed into [-1, 1]; its log standard deviation depends on the state and stays in [-20, 2].
-
-    Haarnoja et al. 2018, appendix C
-    """
-
-    def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation) -> None:
-        super().__init__()
-        check_bounds(spec)
-        encoder = Encoder(spec)
-        self.body = nn.Sequential(encoder, *mlp([encoder.num_features, *hidden], activation))
-        self.mean = linear(hidden[-1], spec.action_sizes[0])
-        self.log_std = linear(hidden[-1], spec.action_sizes[0])
-
-    def noise(self, *shape: int, generator: Generator) -> Tensor:
-        """What `sample` makes actions of: standard normal, (*shape, A)."""
-        return torch.randn(*shape, self.mean.out_features, generator=generator, device=generator.device)
-
-    def forward(self, obs: Tensor) -> "TanhGaussian":
-        features = self.body(obs)
-        return TanhGaussian(self.mean(features), self.log_std(features).clamp(-20, 2))
+@torch.no_grad()
+def polyak_(target: nn.Module, source: nn.Module, tau: float) -> None:
+    """target ← (1 - τ) target + τ source, parameter by parameter; τ = 1 copies.   Lillicrap et al. 2016, section 3"""
+    for t, s in zip(target.parameters(), source.parameters(), strict=True):
+        t.mul_(1 - tau).add_(s, alpha=tau)

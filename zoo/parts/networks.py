@@ -14,10 +14,12 @@ from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
 from zoo.parts.cnn import _channels_last, _nature_cnn, _small_cnn, orthogonal
-from zoo.parts.policies import Categorical, Distribution, Gaussian, MultiCategorical
+from zoo.parts.discrete import MultiCategorical
+from zoo.parts.policies import Categorical, Gaussian
 from zoo.spec import Spec
 
 Activation = Literal["tanh", "relu"]
+Distribution = Categorical | MultiCategorical | Gaussian
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
@@ -81,27 +83,6 @@ class V(nn.Module):
         return self.net(obs).squeeze(-1)
 
 
-class Q(nn.Module):
-    """The values of all discrete actions at once, (N, A).
-
-    Dueling: Q(s, a) = V(s) + A(s, a) - mean_a A(s, a), two heads on one body.    Wang et al. 2016, equation 9
-    """
-
-    def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation, *, dueling: bool = False) -> None:
-        super().__init__()
-        encoder = Encoder(spec)
-        self.body = nn.Sequential(encoder, *mlp([encoder.num_features, *hidden], activation))
-        self.advantage = linear(hidden[-1], spec.action_sizes[0])
-        self.value = linear(hidden[-1], 1) if dueling else None
-
-    def forward(self, obs: Tensor) -> Tensor:
-        features = self.body(obs)
-        advantage = self.advantage(features)
-        if self.value is None:
-            return advantage
-        return self.value(features) + advantage - advantage.mean(-1, keepdim=True)
-
-
 class Policy(nn.Module):
     """A distribution over actions: categorical for each discrete dimension, a diagonal Gaussian for a Box.
 
@@ -125,7 +106,7 @@ class Policy(nn.Module):
         noise = torch.empty(*shape, sum(self.sizes), device=generator.device)
         return noise.normal_(generator=generator) if self.is_box else noise.exponential_(generator=generator)
 
-    def forward(self, obs: Tensor) -> "Distribution":
+    def forward(self, obs: Tensor) -> Distribution:
         out = self.net(obs)
         if self.is_box:
             return Gaussian(out, self.log_std)

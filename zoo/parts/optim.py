@@ -15,7 +15,7 @@ def scalar(value: float) -> Tensor:
     return torch.scalar_tensor(value, dtype=torch.float64)
 
 
-class _Optimizer(nn.Module):
+class Flat(nn.Module):
     """The gradient of a loss as one vector, clipped by its norm; subclasses say how far to step."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], max_grad_norm: float | None) -> None:
@@ -45,7 +45,7 @@ class _Optimizer(nn.Module):
         raise NotImplementedError
 
 
-class Adam(_Optimizer):
+class Adam(Flat):
     """Adam with bias correction.                                              Kingma and Ba 2015, Algorithm 1"""
 
     beta1_power: Tensor  # β₁ᵗ of the coming step, the t-th
@@ -90,32 +90,3 @@ class Adam(_Optimizer):
         self.beta2_power.mul_(self.betas[1])
         self.correction1.copy_(1 / (1 - self.beta1_power))
         self.correction2.copy_((1 - self.beta2_power).rsqrt())
-
-
-class RMSprop(_Optimizer):
-    """RMSprop with ε outside the square root, as torch has it.                        Hinton 2012, lecture 6e"""
-
-    square_avg: Tensor
-
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        *,
-        max_grad_norm: float | None = None,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-    ) -> None:
-        super().__init__(parameters, max_grad_norm)
-        self.alpha, self.eps = alpha, eps
-        self.register_buffer("square_avg", self.zeros())
-
-    def direction(self, gradient: Tensor) -> Tensor:
-        self.square_avg.mul_(self.alpha).addcmul_(gradient, gradient, value=1 - self.alpha)
-        return gradient / (self.square_avg.sqrt() + self.eps)
-
-
-@torch.no_grad()
-def polyak_(target: nn.Module, source: nn.Module, tau: float) -> None:
-    """target ← (1 - τ) target + τ source, parameter by parameter; τ = 1 copies.   Lillicrap et al. 2016, section 3"""
-    for t, s in zip(target.parameters(), source.parameters(), strict=True):
-        t.mul_(1 - tau).add_(s, alpha=tau)

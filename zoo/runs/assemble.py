@@ -36,7 +36,9 @@ def assemble(
         algo, source, buffer, spec = _remote(settings, env, make_stream, train_stream)
         obs_normalizer = None
     size = {"total_steps": settings.run.total_steps, "num_envs": source.num_envs}
-    compile_step(algo, buffer, settings.run.compile, kernels=settings.run.kernels, **size)
+    compiled = compile_step(algo, buffer, settings.run.compile, kernels=settings.run.kernels, **size)
+    if compiled and settings.run.kernels == "auto" and isinstance(source, Inline):
+        source.actor = cast(Algorithm, DirectActor(source.actor))
     return Learner(algo, source, buffer), Agent(settings.algorithm, algo, spec, obs_normalizer)
 
 
@@ -57,10 +59,7 @@ def _inline(
     acting = None
     if run.lag:
         acting = registry.make(settings.algorithm, envs.spec, settings.config, make_stream.spawn(1)[0], run.device)
-    source = Inline(algo, envs, copy=acting, lag=run.lag)
-    if run.kernels == "auto":
-        source.actor = cast(Algorithm, DirectActor(source.actor))
-    return algo, source, buffer
+    return algo, Inline(algo, envs, copy=acting, lag=run.lag), buffer
 
 
 def _reward_normalizer(settings: Settings) -> RewardNormalizer:

@@ -14,7 +14,11 @@ from zoo.protocol import Algorithm, Progress
 
 # Modules whose `forward` depends on nothing that changes but parameters.
 LAYERS = (nn.Linear, nn.Conv2d, nn.Flatten, nn.Tanh, nn.ReLU, nn.Sequential)
-NETWORKS = ("zoo.parts.networks", "zoo.parts.critics")  # where others are; by name: not every entry imports both
+NETWORKS = (
+    "zoo.parts.networks",
+    "zoo.parts.critics",
+    "zoo.parts.squashed",
+)  # where others are; by name: not every entry imports both
 
 
 class DirectActor:

@@ -1,0 +1,59 @@
+"""Policies over choices: several choices at once, and ε-greedy ones. N rows, A choices."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from zoo.parts.policies import Categorical, take
+
+
+class MultiCategorical:
+    """Independent choices, one for each dimension of a MultiDiscrete action; logits side by side, (N, ΣA)."""
+
+    def __init__(self, logits: Tensor, sizes: Sequence[int]) -> None:
+        self.parts = [Categorical(part) for part in logits.split(list(sizes), -1)]
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """One action a row, (N, K); `noise` is exponential, (N, ΣA)."""
+        sizes = [part.log_probs.shape[-1] for part in self.parts]
+        parts = zip(self.parts, noise.split(sizes, -1), strict=True)
+        return torch.stack([part.sample(each) for part, each in parts], -1)
+
+    def mode(self) -> Tensor:
+        """The most likely action, (N, K)."""
+        return torch.stack([part.mode() for part in self.parts], -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """log π(a|s), summed over the K choices, (N,)."""
+        terms = [part.log_prob(a) for part, a in zip(self.parts, action.unbind(-1), strict=True)]
+        return torch.stack(terms, -1).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """In nats, summed over the K choices, (N,)."""
+        return torch.stack([part.entropy() for part in self.parts], -1).sum(-1)
+
+
+class EpsilonGreedy:
+    """The best action by Q, (N, A), but with chance ε any action, uniformly."""
+
+    def __init__(self, q: Tensor, epsilon: float | Tensor) -> None:
+        self.best, self.num_actions, self.epsilon = q.argmax(-1), q.shape[-1], epsilon
+
+    @staticmethod
+    def noise(*shape: int, generator: Generator) -> Tensor:
+        """What `sample` makes actions of: uniform in [0, 1), (*shape, 2)."""
+        return torch.rand(*shape, 2, generator=generator, device=generator.device)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """One action a row, (N,); `noise` (N, 2) says whether to explore, and where."""
+        chance, choice = noise.unbind(-1)
+        return torch.where(chance < self.epsilon, (choice * self.num_actions).long(), self.best)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """log π(a|s), (N,)."""
+        return (self.epsilon / self.num_actions + (1 - self.epsilon) * (action == self.best)).log()
+
+    def mean(self, q: Tensor) -> Tensor:
+        """Σ_a π(a|s) Q(s, a) of other values for the same actions, (N, A) to (N,)."""
+        return self.epsilon * q.mean(-1) + (1 - self.epsilon) * take(q, self.best)
