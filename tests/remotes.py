@@ -19,7 +19,7 @@ from zoo.actors import remote as remote_actors
 from zoo.actors.processes import Processes
 from zoo.actors.remote import Collected, Job, Remote, Worker
 from zoo.buffers.rows import allocate
-from zoo.machine import processor
+from zoo.machine import torch_settings
 from zoo.protocol import Progress, Transition
 from zoo.runs.assemble import _remote
 from zoo.runs.prepare import prepare
@@ -96,7 +96,7 @@ def learn(learner: Learner, total_steps: int) -> tuple[list[list[float]], list[d
         return {}
 
     learner.algo.update = update  # type: ignore[method-assign]
-    with closing(learner.source), processor(1):  # type: ignore[type-var]
+    with closing(learner.source), torch_settings(1):  # type: ignore[type-var]
         reports = list(learner.reports(total_steps=total_steps, log_every=30))
     return stamps, [report.metrics for report in reports]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.machine import flushes_subnormals, processor, safe_path
+from zoo.machine import flushes_subnormals, safe_path, torch_settings
 
 
 @pytest.fixture(autouse=True)
@@ -21,11 +21,11 @@ def untouched() -> None:
 def test_subnormal_numbers_are_zero_inside_and_numbers_outside() -> None:
     threads, tiny = torch.get_num_threads(), torch.full((64,), 1e-38)
     assert not flushes_subnormals()
-    with processor(threads + 1):
+    with torch_settings(threads + 1):
         assert flushes_subnormals()
         assert torch.get_num_threads() == threads + 1
         assert (tiny * 0.1 == 0).all()
-        with processor(1):
+        with torch_settings(1):
             pass
         assert flushes_subnormals()
     assert (tiny * 0.1 > 0).all()
@@ -33,7 +33,7 @@ def test_subnormal_numbers_are_zero_inside_and_numbers_outside() -> None:
 
 
 def test_it_ends_with_an_error() -> None:
-    with pytest.raises(KeyError), processor(1):
+    with pytest.raises(KeyError), torch_settings(1):
         raise KeyError
     assert not flushes_subnormals()
 
@@ -47,7 +47,7 @@ def test_training_leaves_the_processor_as_it_was() -> None:
 def test_bfloat16_rounds_the_factors_of_products_alone() -> None:
     a, b = torch.rand(256, 256), torch.rand(256, 256)
     exact = a.double() @ b.double()
-    with processor(1, "bfloat16"):
+    with torch_settings(1, "bfloat16"):
         assert torch.get_float32_matmul_precision() == "medium"
         error = ((a @ b) - exact).abs().max() / exact.abs().max()
     assert error < 2**-8  # exact where the processor has no bfloat16

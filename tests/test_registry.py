@@ -302,6 +302,11 @@ WRONG = {
     ),
     "a step that is none": ("def greedy", "step = 3\n\n    def greedy", ["step = 3"]),
     "a number of steps": ("def greedy", "steps_per_batch = 3\n\n    def greedy", ["steps_per_batch = 3", "a method"]),
+    "guards as text": (
+        "def greedy",
+        'few_guards = "no"\n\n    def greedy',
+        ["few_guards = 'no'", "expected True or False"],
+    ),
     "saved as text": (
         "def greedy",
         'saved = ("generator")\n\n    def greedy',

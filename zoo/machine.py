@@ -16,7 +16,7 @@ from zoo.errors import UserError
 
 
 @contextmanager
-def processor(threads: int, precision: str = "float32") -> Iterator[None]:
+def torch_settings(threads: int, precision: str = "float32") -> Iterator[None]:
     """Inside, torch computes as `set_processor` says; afterwards as before."""
     before, flushes = torch.get_num_threads(), flushes_subnormals()
     products = torch.get_float32_matmul_precision()

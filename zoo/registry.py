@@ -250,6 +250,9 @@ def _problems(name: str, cls: Any) -> Iterator[str]:
     saved = getattr(cls, "saved", ())
     if not (isinstance(saved, tuple) and all(isinstance(each, str) for each in saved)):
         yield f"has saved = {saved!r}; expected a tuple of attributes' names, such as ('generator',)"
+    few_guards = getattr(cls, "few_guards", False)
+    if not isinstance(few_guards, bool):
+        yield f"has few_guards = {few_guards!r}; expected True or False"
 
 
 def _are_spaces(value: Any) -> bool:

@@ -17,7 +17,7 @@ from zoo import registry
 from zoo.actors.remote import Collected, Job, Remote
 from zoo.buffers.rows import allocate
 from zoo.errors import ActorError, UserError
-from zoo.machine import processor
+from zoo.machine import torch_settings
 from zoo.protocol import Progress
 from zoo.runs.prepare import prepare
 from zoo.spec import Spec
@@ -193,7 +193,7 @@ def test_a_round_keeps_what_a_dead_actor_delivered() -> None:
     assert isinstance(source, Remote)
     source.backend = backend = Mortal()
     asked, broken = [], []
-    with processor(1):
+    with torch_settings(1):
         for _ in range(4):
             steps = [source.step(Progress(0, 100)) for _ in range(5)]
             broken.append([step.broken.tolist() for step in steps])

@@ -28,7 +28,7 @@ Row = dict[str, float]
 
 def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
     """Train and evaluate; returns what `Finished.from_json` reads. Raises EnvError if a final return is not finite."""
-    from zoo.runs.recorder import environment
+    from zoo.runs.recorder import versions
 
     curve: list[tuple[float, float]] = []
 
@@ -48,7 +48,7 @@ def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "command": job.command,
         "settings": job.settings,
-        **environment(),
+        **versions(),
     }
 
 

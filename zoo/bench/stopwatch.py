@@ -52,7 +52,7 @@ def zoo_side(task: TASK, say: Say) -> dict[str, Any]:
     from numpy.random import SeedSequence
 
     from zoo import runs
-    from zoo.machine import processor
+    from zoo.machine import torch_settings
 
     prepared = runs.prepare(task["algorithm"], task["env"], _settings(task), source="benchmark")
     built = time.perf_counter()
@@ -61,7 +61,7 @@ def zoo_side(task: TASK, say: Say) -> dict[str, Any]:
     built = time.perf_counter() - built
     first = time.perf_counter()
     with (
-        processor(task["threads"], prepared.run.precision),
+        torch_settings(task["threads"], prepared.run.precision),
         profiled(learner, watch) if task["profile"] else nothing() as seconds,
     ):
         total = prepared.run.total_steps

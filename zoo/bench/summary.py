@@ -15,7 +15,7 @@ import psutil
 from zoo import registry
 from zoo.bench.plan import Plan, references
 from zoo.bench.store import Finished, Store, Trial
-from zoo.runs.recorder import environment
+from zoo.runs.recorder import versions
 from zoo.spec import Array
 from zoo.statistics import Estimate, estimate, iqm_difference
 from zoo.taxonomy import AXES
@@ -71,7 +71,7 @@ class Summary:
 def summarise(plan: Plan, store: Store, *, title: str, command: str) -> Summary:
     """Sum up what the store has of the plan's jobs."""
     trials = find_trials(plan, store)
-    here = environment()
+    here = versions()
     peers = {"stable-baselines3": version("stable-baselines3")} if any(side == "sb3" for side, _ in plan.rows) else {}
     return Summary(
         title=title,

@@ -23,7 +23,7 @@ from numpy.random import SeedSequence
 
 from zoo.envs.make import EnvLike
 from zoo.errors import UserError
-from zoo.machine import processor
+from zoo.machine import torch_settings
 from zoo.runs import checkpoint
 from zoo.runs.assemble import assemble
 from zoo.runs.checkpointer import EVERY, Checkpointer, interval
@@ -114,7 +114,7 @@ def run(
     recorder = Recorder(settings, agent, eval_env, validation_stream, started)
     with ExitStack() as stack:
         stack.callback(learner.source.close)
-        stack.enter_context(processor(settings.run.threads, settings.run.precision))
+        stack.enter_context(torch_settings(settings.run.threads, settings.run.precision))
         if out is None:
             interrupter = Interrupter()
             stack.enter_context(interrupter.listening())

@@ -93,14 +93,14 @@ class Recorder:
         from zoo.runs.events import Events  # which imports protobuf
 
         folder.check(files=FILES, folders=FOLDERS)
-        record = self.settings.to_json() | environment()
+        record = self.settings.to_json() | versions()
         if step is not None:
             before = read_json(folder, CONFIG)
             record = before | self.settings.to_json()
             earlier = before.get("resumed", [])
             if not isinstance(earlier, list):
                 raise UserError(f"{folder.path / CONFIG}: resumed = {earlier!r:.50}; expected a list")
-            record["resumed"] = [*earlier, {"step": step} | environment()]
+            record["resumed"] = [*earlier, {"step": step} | versions()]
             self.started = time.monotonic() - self.elapsed
             self.last = (step, time.monotonic())
         folder.write_json(CONFIG, record)
@@ -255,7 +255,7 @@ def _storage(folder: Folder) -> Iterator[None]:
         raise StorageError(f"{folder.path} cannot be written: {error}; the last checkpoint is whole") from error
 
 
-def environment() -> dict[str, Any]:
+def versions() -> dict[str, Any]:
     """Return versions and machine, for the record of a run."""
     packages = {"zoo": "actor-critic-zoo", **{name: name for name in ("torch", "numpy", "gymnasium")}}
     return {

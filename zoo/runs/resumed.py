@@ -10,7 +10,7 @@ from typing import Any
 from zoo import registry
 from zoo.config import build
 from zoo.errors import UserError
-from zoo.runs.recorder import CONFIG, environment
+from zoo.runs.recorder import CONFIG, versions
 from zoo.settings import Run, Settings
 from zoo.storage.files import open_folder
 from zoo.storage.untrusted import read_json
@@ -67,7 +67,7 @@ def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:
             f"the budget changes from {before:,} to {after:,} steps; what follows the fraction done (learning rates, "
             f"exploration, evaluations every 10%) follows the new one, as in no run of {after:,} steps from the start"
         )
-    now = environment()
+    now = versions()
     changed = [
         f"{name} {theirs} -> {mine}"
         for part in now

@@ -42,7 +42,7 @@ def compile_step(
         return False
     try:
         _make_folder()
-        few_guards = isinstance(algo, FewGuards) and algo.few_guards is True
+        few_guards = isinstance(algo, FewGuards) and algo.few_guards
         compiled = compile_whole(algo.step, kernels=kernels, few_guards=few_guards)
     except Exception as error:
         cause = refusal(error)

@@ -14,7 +14,7 @@ from numpy.random import SeedSequence
 from zoo.envs.envs import Envs
 from zoo.envs.make import EnvLike, vectorize
 from zoo.errors import UserError
-from zoo.machine import processor
+from zoo.machine import torch_settings
 from zoo.protocol import Episode
 from zoo.spec import Array
 from zoo.storage.agent import Agent
@@ -76,7 +76,7 @@ def evaluate(
     envs = Envs(vector, seeds, scale_actions=agent.spec.scale_actions)
     agent.spec.check_same(envs.spec)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
-    with closing(envs), processor(threads):
+    with closing(envs), torch_settings(threads):
         for episode in islice(_play(agent, envs, episodes, deterministic, on_step), episodes):
             returns[episode.number], lengths[episode.number] = episode.episode_return, episode.length
     return Evaluation(returns, lengths)

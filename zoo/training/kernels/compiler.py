@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.machine import processor, safe_path
+from zoo.machine import safe_path, torch_settings
 
 # Guards on objects rather than on numbers, by torch's names.
 OBJECTS = {"TENSOR_MATCH", "TYPE_MATCH", "BUILTIN_MATCH", "DICT_KEYS_MATCH", "DUPLICATE_INPUT"}
@@ -76,7 +76,7 @@ def _check_product(options: dict[str, Any]) -> None:
     def multiply(left: Tensor, right: Tensor) -> Tensor:
         return torch.mm(left, right)
 
-    with processor(torch.get_num_threads()):  # where products have full precision
+    with torch_settings(torch.get_num_threads()):  # where products have full precision
         found = torch.compile(multiply, fullgraph=True, options=options)(left, right)
         expected = torch.mm(left, right)
     if not torch.allclose(found, expected, rtol=1e-5, atol=1e-4):
