@@ -281,3 +281,43 @@ def test_depth_counts_blocks(source: str, levels: int) -> None:
 
 def test_modules_were_found() -> None:
     assert {"zoo", "zoo.cli", "zoo.training.loop", "zoo.protocol", "zoo.algos.ppo"} <= FILES.keys()
+
+
+# tests/ has the folders of zoo/, and a module's tests stand where its name says. These stand elsewhere:
+ELSEWHERE = {
+    **dict.fromkeys([module for module in ALGORITHMS if module != "zoo.algos.sac"], "algos/test_oracles.py"),
+    "zoo.bench.job": "bench/test_queue.py",
+    "zoo.buffers.priorities": "buffers/test_replay.py",
+    "zoo.buffers.rows": "buffers/test_rollout.py",
+    **dict.fromkeys(
+        [f"zoo.cli.{name}" for name in ("display", "options", "output", "taxonomy", "train")], "cli/test_cli.py"
+    ),
+    "zoo.cli.sweep": "cli/test_bench.py",
+    **dict.fromkeys(
+        [f"zoo.crosscheck.{name}" for name in ("check", "data", "oracles", "sb3", "updates")],
+        "crosscheck/test_crosscheck.py",
+    ),
+    "zoo.envs.replay": "runs/test_checkpoint.py",
+    "zoo.parts.discrete": "parts/test_policies.py",
+    "zoo.parts.rmsprop": "parts/test_optim.py",
+    "zoo.protocol": "test_registry.py",
+    "zoo.runs.assemble": "runs/test_api.py",
+    "zoo.runs.stopping": "test_faults.py",
+    "zoo.settings": "test_config.py",
+    "zoo.storage.untrusted": "storage/test_load.py",
+    "zoo.training.weights": "actors/test_remote.py",
+}
+# Tests of a whole folder.
+OF_FOLDERS = {"algos/test_oracles", "cli/test_cli", "crosscheck/test_crosscheck", "crosscheck/test_sb3_findings"}
+
+
+def test_tests_stand_where_the_names_of_modules_say() -> None:
+    tests = ROOT / "tests"
+    modules = {module.removeprefix("zoo.").replace(".", "/") for module in FILES if module not in DOORS}
+    found = {str(file.relative_to(tests).with_suffix("")) for file in tests.rglob("test_*.py")}
+    named = {name.replace("test_", "") for name in found}
+    without = {name for name in modules - named if (ROOT / "zoo" / f"{name}.py").exists()}
+    assert {f"zoo.{name.replace('/', '.')}" for name in without} == set(ELSEWHERE)
+    assert all((tests / file).exists() for file in ELSEWHERE.values())
+    in_folders = {name for name in found if "/" in name and name.replace("test_", "") not in modules}
+    assert in_folders == OF_FOLDERS

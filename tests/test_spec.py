@@ -1,5 +1,6 @@
 """Boxes of integers are played in equal shares; bounds as large as the numbers of their type are none."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from numpy.random import SeedSequence
 from numpy.typing import NDArray
 from scipy.stats import chisquare, norm
@@ -25,7 +28,11 @@ from zoo.storage.agent import Agent
 from zoo.storage.description import Spaces, describe
 from zoo.training.loop import act_and_step
 
+Array = NDArray[Any]
+
 OBS = spaces.Box(-1, 1, (2,))
+CHOICE = spaces.Discrete(3)
+INF = np.inf
 CPU = torch.device("cpu")
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -212,3 +219,145 @@ def test_check_space_names_what_is_supported() -> None:
     check_space("dqn", Spec(OBS, spaces.Discrete(3)), (spaces.Discrete,))
     with pytest.raises(UserError, match=r"dqn needs actions of type Discrete; .*Box\(-1\.0, 1\.0"):
         check_space("dqn", Spec(OBS, spaces.Box(-1, 1, (2,))), (spaces.Discrete,))
+
+
+# Encoding and decoding.
+
+
+def half_bounded() -> spaces.Box:
+    return spaces.Box(np.array([-INF, -3, 0, -3], np.float32), np.array([1, INF, INF, 1], np.float32))
+
+
+def acting_on(action: spaces.Space[Any], *, scale_actions: bool = True) -> Spec:
+    return Spec(OBS, action, scale_actions=scale_actions)
+
+
+@pytest.mark.parametrize("kind", ["observation", "action"])
+def test_unsupported_spaces_are_refused_with_a_way_out(kind: str) -> None:
+    wrong = spaces.Dict({"a": CHOICE})
+    pair = (wrong, CHOICE) if kind == "observation" else (OBS, wrong)
+    with pytest.raises(UserError, match=rf"^{kind} space Dict.*Flatten{kind.capitalize()}"):
+        Spec(*pair)
+
+
+def test_check_same_names_the_space_that_differs() -> None:
+    with pytest.raises(UserError, match=r"observation_space Box.*is Box\(-2\.0"):
+        acting_on(CHOICE).check_same(Spec(spaces.Box(-2, 2, (2,)), CHOICE))
+    with pytest.raises(UserError, match=r"action_space Discrete\(3\).*is Discrete\(4\)"):
+        acting_on(CHOICE).check_same(acting_on(spaces.Discrete(4)))
+
+
+@pytest.mark.parametrize(
+    ("space", "obs", "expected"),
+    [
+        (spaces.Discrete(5, start=3), np.array([3, 7, 5]), np.array([0, 4, 2])),
+        (spaces.Discrete(5, start=-2), np.array([-2, 2], np.int32), np.array([0, 4])),
+        (spaces.Discrete(5), [0, 4], np.array([0, 4])),
+        (spaces.Discrete(5, start=3), 4, np.array(1)),
+        (spaces.Box(-1, 1, (1,), np.float64), np.array([[0.5]]), np.array([[0.5]], np.float32)),
+    ],
+    ids=str,
+)
+def test_observations_are_counted_from_zero_in_one_dtype(space: spaces.Space[Any], obs: Any, expected: Array) -> None:
+    before = copy.deepcopy(obs)
+    encoded = Spec(space, CHOICE).encode_obs(obs)
+    np.testing.assert_array_equal(encoded, expected, strict=True)
+    np.testing.assert_array_equal(obs, before)
+
+
+@pytest.mark.parametrize(
+    ("space", "action", "expected"),
+    [
+        # Straight lines through (-1, low) and (1, high), by hand; beyond ±1 is clipped.
+        (spaces.Box(-3, 1, (1,)), [-2, -1, 0, 0.5, 1, 9], [-3, -3, -1, 0, 1, 1]),
+        (spaces.Box(0, 10, (1,), np.float64), [-1, -0.5, 0, 1], [0, 2.5, 5, 10]),
+    ],
+    ids=str,
+)
+def test_box_actions_are_scaled_onto_the_bounds(space: spaces.Box, action: list[float], expected: list[float]) -> None:
+    decoded = acting_on(space).decode_action(np.array(action, np.float32)[:, None])
+    np.testing.assert_array_equal(decoded, np.array(expected, space.dtype)[:, None], strict=True)
+
+
+def test_without_scaling_box_actions_are_only_clipped() -> None:
+    actions = np.array([[-9], [-3], [-0.5], [1], [9]], np.float32)
+    decoded = acting_on(spaces.Box(-3, 1, (1,)), scale_actions=False).decode_action(actions)
+    assert decoded.ravel().tolist() == [-3, -3, -0.5, 1, 1]
+    assert not np.allclose(acting_on(spaces.Box(-3, 1, (1,))).decode_action(actions), decoded)
+
+
+def test_each_dimension_has_its_own_bounds() -> None:
+    space = spaces.Box(np.array([-3, 0], np.float32), np.array([1, 10], np.float32))
+    decoded = acting_on(space).decode_action(np.array([[0.5, 0.5], [-1, 1]], np.float32))
+    assert decoded.tolist() == [[0, 7.5], [-3, 10]]
+
+
+def test_unbounded_dimensions_are_never_scaled() -> None:
+    actions = np.array([[-5, -5, -5, -5], [0.5, 0.5, 0.5, 0.5], [5, 5, 5, 5]], np.float32)
+    expected = [[-5, -3, 0, -3], [0.5, 0.5, 0.5, 0], [1, 5, 5, 1]]
+    assert acting_on(half_bounded()).decode_action(actions).tolist() == expected
+
+
+@pytest.mark.parametrize("scale_actions", [False, True])
+def test_actions_without_bounds_pass_unchanged(scale_actions: bool) -> None:
+    actions = np.array([[-1e6, 0.25]], np.float32)
+    spec = acting_on(spaces.Box(-INF, INF, (2,)), scale_actions=scale_actions)
+    np.testing.assert_array_equal(spec.decode_action(actions), actions)
+
+
+def test_flat_box_actions_take_the_spaces_shape() -> None:
+    space = spaces.Box(np.array([[-3, 0], [-1, -1]]), np.array([[1, 10], [1, 3]]), dtype=np.float64)
+    spec = acting_on(space)
+    decoded = spec.decode_action(np.array([[0, 0, 0, 0], [1, 0, -1, 1]], np.float32))
+    assert spec.action_shape == spec.action_sizes == (4,)
+    assert decoded.tolist() == [[[-1, 5], [0, 1]], [[1, 5], [-1, 3]]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(
+    bounds=st.tuples(st.floats(-1e6, 1e6, width=32), st.floats(-1e6, 1e6, width=32)).map(sorted),
+    action=st.one_of(st.sampled_from([-1.0, 1.0]), st.floats(allow_nan=False, width=32)),
+    scale_actions=st.booleans(),
+)
+@example(bounds=[-1e6, 1e-6], action=1.0, scale_actions=True)  # centre + span rounds beyond the bound
+@settings(deadline=None)
+def test_actions_never_leave_the_bounds(dtype: type, bounds: list[float], action: float, scale_actions: bool) -> None:
+    space = spaces.Box(*bounds, (1,), dtype)
+    decoded = acting_on(space, scale_actions=scale_actions).decode_action(np.array([[action]], np.float32))
+    assert space.contains(decoded[0])
+
+
+@pytest.mark.parametrize(
+    ("space", "action", "expected"),
+    [
+        (spaces.Discrete(3), [0, 2], [0, 2]),
+        (spaces.Discrete(3, start=-1), [0, 2], [-1, 1]),
+        (spaces.MultiDiscrete([2, 3]), [[0, 2], [1, 1]], [[0, 2], [1, 1]]),
+        (spaces.MultiDiscrete([2, 3], start=[5, -1]), [[0, 2], [1, 1]], [[5, 1], [6, 0]]),
+        (spaces.MultiDiscrete([[2, 3], [4, 5]]), [[1, 2, 3, 4]], [[[1, 2], [3, 4]]]),
+    ],
+    ids=str,
+)
+def test_discrete_actions_are_counted_from_the_start(
+    space: spaces.Space[Any], action: list[Any], expected: list[Any]
+) -> None:
+    decoded = acting_on(space).decode_action(np.array(action, np.int64))
+    assert decoded.tolist() == expected
+    assert all(space.contains(each) for each in decoded)
+
+
+@pytest.mark.parametrize(
+    ("space", "shape", "sizes"),
+    [
+        (spaces.Discrete(3), (), (3,)),
+        (spaces.MultiDiscrete([2, 3]), (2,), (2, 3)),
+        (spaces.MultiDiscrete([[2, 3], [4, 5]]), (4,), (2, 3, 4, 5)),
+        (spaces.Box(-1, 1, (2, 3)), (6,), (6,)),
+        (spaces.Box(-1, 1, ()), (1,), (1,)),
+    ],
+    ids=str,
+)
+def test_action_shapes_are_flat(space: spaces.Space[Any], shape: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+    spec = acting_on(space)
+    assert (spec.action_shape, spec.action_sizes) == (shape, sizes)
+    assert spec.is_bounded

@@ -1,13 +1,16 @@
 """Running statistics: of what is acted on, in every autoreset mode, as Stable-Baselines3 has them."""
 
+import copy
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.random import SeedSequence
+from numpy.typing import NDArray
 from probes import ScriptedEnv, scripted_action
 from small import RandomEnv, small
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -15,8 +18,13 @@ from worlds import NUM_ENVS, STEPS, by_time, drive, truth
 
 import zoo
 from zoo.envs.envs import Envs
-from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
+from zoo.envs.normalize import ObsNormalizer, RewardNormalizer, RunningMoments
 from zoo.errors import UserError
+
+Array = NDArray[Any]
+
+CHOICE = spaces.Discrete(3)
+OBS = spaces.Box(-1, 1, (2,))
 
 
 def test_statistics_are_those_of_all_that_is_acted_on_and_whiten_the_final_observation_too() -> None:
@@ -67,16 +75,16 @@ def test_statistics_take_in_what_is_acted_on_once_each(mode: AutoresetMode, copi
     for _ in range(STEPS):
         action = np.array([by_time(copy, int(t)) for copy, t in enumerate(taken)])
         taken += envs.step(action).alive
-    for copy, count in enumerate(taken):
-        env = ScriptedEnv(copy)
+    for number, count in enumerate(taken):
+        env = ScriptedEnv(number)
         obs, _ = env.reset()
         for t in range(count):
             rows.append(obs)
-            obs, _, terminated, truncated, _ = env.step(by_time(copy, t))
+            obs, _, terminated, truncated, _ = env.step(by_time(number, t))
             if terminated or truncated:
                 final.append(obs)
                 obs, _ = env.reset()
-        if envs._alive[copy]:  # else its next episode has not begun
+        if envs._alive[number]:  # else its next episode has not begun
             rows.append(obs)
     assert_moments(envs, np.array(rows))
     with pytest.raises(AssertionError):  # the control: final observations counted as well
@@ -135,3 +143,119 @@ def test_rewards_are_scaled_for_learning_and_reported_raw() -> None:
 def test_normalisation_of_observations_needs_floats() -> None:
     with pytest.raises(UserError, match="needs observations of floats"):
         zoo.train("ppo", lambda: RandomEnv(spaces.Discrete(3), spaces.Discrete(2)), **small("ppo", normalize_obs=True))
+
+
+def batches(seed: int = 0) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal([5, -100], [2, 0.1], size=(size, 2)) for size in (1, 3, 1, 20, 7)]
+
+
+def assert_moments_of(moments: RunningMoments, rows: Array) -> None:
+    """Those of all rows together with the prior: a weight of 1e-4 on mean 0 and variance 1."""
+    prior = np.stack([np.ones(rows.shape[1:]), -np.ones(rows.shape[1:])])
+    weights = np.concatenate([np.full(2, 0.5e-4), np.ones(len(rows))])
+    everything = np.concatenate([prior, rows])
+    mean = np.average(everything, axis=0, weights=weights)
+    var = np.average((everything - mean) ** 2, axis=0, weights=weights)
+    np.testing.assert_allclose(moments.mean, mean, rtol=1e-10)
+    np.testing.assert_allclose(moments.var, var, rtol=1e-10)
+    assert moments.count.item() == pytest.approx(len(rows) + 1e-4)
+
+
+def test_moments_of_batches_are_those_of_all_rows() -> None:
+    moments, rows = RunningMoments((2,)), np.concatenate(batches())
+    for batch in batches():
+        moments.update(batch)
+    assert_moments_of(moments, rows)
+    np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(moments.var[0], rows.var(0)[0], rtol=1e-3)
+
+
+def test_moments_of_bytes_do_not_overflow() -> None:
+    moments = RunningMoments(())
+    rows = np.full(1000, 255, np.uint8)
+    rows[::2] = 0
+    moments.update(rows)
+    assert moments.mean.item() == pytest.approx(127.5, rel=1e-6)
+    assert moments.var.item() == pytest.approx(127.5**2, rel=1e-6)
+
+
+def test_an_empty_batch_changes_nothing() -> None:
+    moments = RunningMoments((2,))
+    moments.update(np.ones((3, 2)))
+    before = copy.deepcopy(moments.state_dict())
+    moments.update(np.ones((0, 2)))
+    assert all(torch.equal(value, before[key]) for key, value in moments.state_dict().items())
+
+
+def test_moments_are_saved_and_stay_in_double_precision() -> None:
+    moments, loaded = RunningMoments((2,)), RunningMoments((2,))
+    moments.update(batches()[3])
+    loaded.load_state_dict(moments.state_dict())
+    moments.to(torch.float32)
+    assert moments.mean.dtype == torch.float64
+    for each in (moments, loaded):
+        each.update(batches()[4])
+    assert torch.equal(loaded.var, moments.var)
+
+
+def test_observations_are_whitened_and_clipped() -> None:
+    normalizer, rows = ObsNormalizer(OBS), np.concatenate(batches())
+    normalizer.update(rows)
+    whitened = normalizer(rows)
+    expected = (rows - rows.mean(0)) / rows.std(0)
+    assert whitened.dtype == np.float32
+    # The prior's pinch shows in the second column, whose mean is a thousand deviations from 0.
+    np.testing.assert_allclose(whitened[:, 0], expected[:, 0], rtol=1e-3, atol=1e-3)
+    assert normalizer(np.array([[1e6, -1e6]])).tolist() == [[10, -10]]
+    assert_moments_of(normalizer, rows)
+
+
+def test_a_constant_observation_is_whitened_to_zero() -> None:
+    normalizer = ObsNormalizer(OBS)
+    for _ in range(3):
+        normalizer.update(np.full((50, 2), [0.0, 7.0]))
+    whitened = normalizer(np.array([[0.0, 7.0]]))
+    np.testing.assert_allclose(whitened, 0, atol=1e-2)
+
+
+@pytest.mark.parametrize("space", [CHOICE, spaces.Box(0, 255, (8, 8, 3), np.uint8)], ids=str)
+def test_only_floats_are_whitened(space: spaces.Space[Any]) -> None:
+    with pytest.raises(UserError, match="normalize_obs needs observations of floats"):
+        ObsNormalizer(space)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rewards_are_scaled_by_the_deviation_of_discounted_sums(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    gamma, num_envs, steps = 0.9, 3, 25
+    reward = rng.normal(1, 5, size=(steps, num_envs))
+    alive = rng.random((steps, num_envs)) < 0.8
+    ended = alive & (rng.random((steps, num_envs)) < 0.2)
+    normalizer = RewardNormalizer(num_envs, gamma)
+
+    sums: list[float] = []
+    current: list[list[float]] = [[] for _ in range(num_envs)]
+    for t in range(steps):
+        scaled = normalizer.scale(reward[t], np.flatnonzero(ended[t]), alive[t])
+        for b in np.flatnonzero(alive[t]):
+            current[b].append(reward[t, b])
+            # Σ γ^k r_{t-k} over the episode so far.
+            sums.append(sum(gamma**k * r for k, r in enumerate(reversed(current[b]))))
+            if ended[t, b]:
+                current[b] = []
+        assert_moments_of(normalizer, np.array(sums))
+        expected = reward[t] / np.sqrt(normalizer.var.item() + 1e-8)
+        np.testing.assert_allclose(scaled, np.clip(expected, -10, 10), rtol=1e-10)
+    assert normalizer.var.item() == pytest.approx(np.var(sums), rel=1e-3)
+
+
+def test_scaled_rewards_keep_their_signs_and_are_clipped() -> None:
+    normalizer = RewardNormalizer(2, 0.99)
+    nobody, everyone = np.array([], np.int64), np.ones(2, np.bool_)
+    for _ in range(20):
+        scaled = normalizer.scale(np.array([1.0, 2.0]), nobody, everyone)
+    assert (scaled > 0).all()
+    assert scaled[1] == pytest.approx(2 * scaled[0])
+    scaled = normalizer.scale(np.array([1e9, -1e9]), nobody, np.array([False, False]))
+    assert scaled.tolist() == [10, -10]

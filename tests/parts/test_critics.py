@@ -8,14 +8,19 @@ from gymnasium import spaces
 from modules import assert_changes_count, assert_every_hook_fires, each_change, each_way
 from torch import nn
 
-from zoo.errors import UserError
 from zoo.parts.critics import ActionQ, QEnsemble
-from zoo.parts.squashed import Deterministic, SquashedPolicy, check_bounds
+from zoo.parts.squashed import Deterministic, SquashedPolicy
 from zoo.spec import Spec
 
 OBS = spaces.Box(-1, 1, (3,))
+
+
 BOX = Spec(OBS, spaces.Box(-1, 1, (2,)), scale_actions=True)
+
+
 CHOICE = Spec(OBS, spaces.Discrete(3))
+
+
 MULTI = Spec(OBS, spaces.MultiDiscrete([2, 3]))
 
 
@@ -61,10 +66,3 @@ def test_the_first_critics_of_an_ensemble_are_masked_alike() -> None:
     net = QEnsemble(BOX, (8, 8), "relu", size=3)
     obs, action = torch.randn(5, 3), torch.rand(5, 2)
     assert_changes_count(net, "pruning mask", "uncompiled", lambda net: net(obs, action, 2))
-
-
-def test_squashed_actions_need_bounds() -> None:
-    check_bounds(BOX)
-    for spec in (Spec(OBS, spaces.Box(-torch.inf, torch.inf, (2,))), Spec(OBS, BOX.action_space, scale_actions=False)):
-        with pytest.raises(UserError, match="squashed actions need finite bounds and scale_actions"):
-            check_bounds(spec)
