@@ -111,7 +111,7 @@ CHANCE += [(name, form, "tracking-box") for name, form, _ in CHANCE if form == "
 
 
 @pytest.mark.parametrize(("name", "probe"), [pytest.param(n, p, id=f"{n}-{p}") for n, _, p in CHANCE])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_off_policy_entries_learn_from_chance(name: str, probe: str, seed: int) -> None:
     algo = make(name, spec_of(probe), seed)
     learn_from_chance(algo, probe, 600)  # after 300, one run in eight of TD3 still prefers the wrong action

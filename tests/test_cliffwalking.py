@@ -24,6 +24,9 @@ EPSILON = 0.1
 EDGE = set(range(2 * COLUMNS + 1, 3 * COLUMNS - 1))
 
 
+each_seed = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+
+
 def make_env() -> gym.Env[Any, Any]:
     return TimeLimit(gym.make("CliffWalking-v1"), 200)
 
@@ -82,13 +85,13 @@ def test_exact_values_lead_along_the_edge_and_exact_values_of_the_clumsy_do_not(
     assert is_safe(solve(EPSILON))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@each_seed
 def test_sarsa_takes_the_safe_path(seed: int) -> None:
     settings = {"num_steps": 1, "learning_rate": 0.3, "learning_rate_end": 0.001}
     assert is_safe(learn("sarsa", seed, num_envs=16, total_steps=120_000, **settings))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@each_seed
 def test_dqn_walks_along_the_edge(seed: int) -> None:
     settings: dict[str, Any] = {"batch_size": 128, "capacity": 30_000, "train_every": 8, "target_every": 1}
     settings |= {"learning_rate": 0.1, "learning_rate_end": 0.001}

@@ -77,9 +77,8 @@ def test_what_cannot_change_a_number_keeps_results(file: str, old: str, new: str
         ("parts/targets.py", "1 - lam", "2 - lam"),
         ("training/evaluation.py", "EVALUATION = 1_000_003", "EVALUATION = 1_000_004"),
         ("algos/ppo.py", "Field(3e-4", "Field(2e-4"),
-        ("algos/ppo.py", "from zoo.parts.targets import gae", "from zoo.parts.targets import lambda_return as gae")(
-            "parts/networks.py", "import torch.nn.functional as F", "import torch.nn.functional2 as F"
-        ),
+        ("algos/ppo.py", "from zoo.parts.targets import gae", "from zoo.parts.targets import lambda_return as gae"),
+        ("parts/networks.py", "import torch.nn.functional as F", "import torch.nn.functional2 as F"),
         ("machine.py", '"highest"', '"high"'),
     ],
 )

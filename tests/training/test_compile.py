@@ -75,6 +75,7 @@ def test_compiled_equals_eager_over_twenty_updates(name: str) -> None:
     assert_same(updated(name, "on"), updated(name, "off"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppo", "sac"])  # plain products, and products side by side
 def test_torchs_own_kernels_give_an_eager_ones_numbers_too(name: str) -> None:
     assert_same(updated(name, "on", kernels="torch"), updated(name, "off"))
@@ -84,6 +85,7 @@ def changed(algo: Any, factor: int = 3) -> None:
     """With a hook and parametrisations, of which one changes as it is used."""
     first, head = algo.actor.net[1], algo.actor.net[-1]
     head.register_forward_hook(lambda module, args, out: factor * out)
+    torch.manual_seed(0)  # it begins with vectors that it draws
     parametrizations.spectral_norm(first)
     parametrizations.weight_norm(algo.critic.net[-1])
     algo.optimizer = RMSprop(algo.parameters(), eps=1e-5, max_grad_norm=0.5)
@@ -277,7 +279,7 @@ def test_an_entry_with_other_settings_gets_a_new_graph() -> None:
         zeros = torch.zeros(4, 2)
         batch = Transition(obs, zeros.long(), zeros + 1, next_obs, zeros.bool(), zeros.bool(), zeros)
         found = []
-        for gamma, ent_coef in ((0.99, 0.0), (0.5, 0.0), (0.5, 0.3)):
+        for gamma, ent_coef in ((0.99, 0.0), (0.5, 0.3)):
             algo.config = replace(algo.config, gamma=gamma, ent_coef=ent_coef)
             found += algo.step(batch, torch.tensor(0.0)).values()
         steps.append(found)
@@ -316,8 +318,8 @@ for _ in range(2):
     [
         ("/proc/nothing", 0, "No such file or directory"),  # read-only for root as well
         ("file", 0, "File exists"),
-        ("folder", 10, "File too large"),  # for the first byte of all
-        ("folder", 200_000, "error"),  # for the C++ compiler
+        pytest.param("folder", 10, "File too large", marks=pytest.mark.slow),  # for the first byte of all
+        pytest.param("folder", 200_000, "error", marks=pytest.mark.slow),  # for the C++ compiler
     ],
 )
 def test_a_run_without_a_cache_ends_as_an_uncompiled_one(cache: str, limit: int, reason: str, tmp_path: Path) -> None:

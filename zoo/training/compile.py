@@ -44,6 +44,9 @@ def compile_step(
         _make_folder()
         few_guards = isinstance(algo, FewGuards) and algo.few_guards
         compiled = compile_whole(algo.step, kernels=kernels, few_guards=few_guards)
+    except OSError as error:  # first of all: without a folder, what knows torch's errors cannot be imported
+        _do_without(mode, _no_place(error))
+        return False
     except Exception as error:
         cause = refusal(error)
         if cause is None:

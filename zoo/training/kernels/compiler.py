@@ -58,7 +58,8 @@ def _checked_products() -> dict[str, Any]:
     except Exception as error:
         if refusal(error) is not None:
             _check_product({})  # the same for torch's own products, where the machine is to blame
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        cause = error.inner_exception if isinstance(error, torch._dynamo.exc.BackendCompilerFailed) else error
+        said = str(cause).strip().splitlines() or [type(cause).__name__]
         warnings.warn(
             f"updates compile to torch's own products, and run slower: zoo's do not fit torch {torch.__version__} "
             f"({said[0]:.200}); --kernels torch does without them from the start",
