@@ -85,8 +85,9 @@ class PPO(nn.Module):
         return self.config.num_epochs * math.ceil(self.config.num_steps * num_envs / self.config.batch_size)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
-        noise = self.actor.noise(len(obs), generator=self.generator)
-        return self.actor(obs).sample(noise), None
+        policy = self.actor(obs)
+        action = policy.sample(self.actor.noise(len(obs), generator=self.generator))
+        return action, None
 
     def greedy(self, obs: Tensor) -> Tensor:
         return self.actor(obs).mode()
@@ -107,7 +108,6 @@ class PPO(nn.Module):
         learning_rate = schedule(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
         clip_eps = schedule(self.config.clip_eps, self.config.clip_eps_end, progress.fraction)
         rates = scalar(learning_rate), scalar(clip_eps)
-
         steps = []
         for index in self._minibatches(len(rollout.obs)):
             if self.config.target_kl is not None and self._kl(rollout, index) > 1.5 * self.config.target_kl:
