@@ -9,12 +9,15 @@ import gymnasium as gym
 import pytest
 import torch
 import yaml
+from gymnasium import spaces
+from numpy.random import SeedSequence
 from torch import nn
 
 import zoo
 from zoo import UserError, registry
 from zoo.config import field_info
 from zoo.settings import Run, resolve
+from zoo.spec import Spec
 from zoo.taxonomy import CELLS, Cell
 
 OWN = Path(__file__).parents[1] / "registry.yaml"
@@ -327,6 +330,36 @@ def test_wrong_class_is_refused_in_one_line_that_names_the_member(case: str, use
     assert message.startswith("algorithm 'toy': zoo_toy:Toy ")
     assert [part for part in parts if part not in message] == [], message
     assert "\n" not in message
+
+
+KEPT = "self.config, self.generator = config, generator"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        (KEPT, "self.config = config", "sets no self.generator"),
+        (KEPT, "self.generator = generator", "sets no self.config"),
+        (KEPT, f"{KEPT}.clone_state()", "self.generator is another one"),
+        ("def greedy", "saved = ('generator', 'average')\n\n    def greedy", "sets no self.average"),
+    ],
+)
+def test_what_init_must_keep_is_looked_for_when_it_is_made(right: str, wrong: str, message: str, user: Path) -> None:
+    assert right in TOY
+    text = TOY.replace("self.config.num_steps", "4").replace(right, wrong)
+    (user.parent / "zoo_toy.py").write_text(text, encoding="utf-8")
+    user.write_text(TOY_REGISTRY, encoding="utf-8")
+    spec = Spec(spaces.Box(-1, 1, (2,)), spaces.Discrete(2))
+    with pytest.raises(UserError, match=f"algorithm 'toy': .*{message}"):
+        registry.make("toy", spec, registry.load_class("toy").Config(), SeedSequence(0))
+
+
+@pytest.mark.parametrize("wrong", ["def (", "raise ValueError('no')", "undefined", "import sys; sys.exit(3)"])
+def test_a_module_that_cannot_be_imported_costs_one_line(wrong: str, user: Path) -> None:
+    (user.parent / "zoo_toy.py").write_text(f"{TOY}\n{wrong}\n", encoding="utf-8")
+    user.write_text(TOY_REGISTRY, encoding="utf-8")
+    with pytest.raises(UserError, match=r"zoo_toy:Toy cannot be imported: [^\n]+$"):
+        registry.load_class("toy")
 
 
 def test_rewards_are_normalised_by_a_discount(user: Path) -> None:

@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from zoo.config import field_info, is_config
-from zoo.errors import UserError, nearest
+from zoo.errors import UserError, nearest, said
 from zoo.taxonomy import AXES, CELLS, Cell, parse_axis
 
 if TYPE_CHECKING:
@@ -215,8 +215,8 @@ def load_class(name: str) -> "type[Algorithm]":
     module, _, attribute = path.partition(":")
     try:
         algorithm: type[Algorithm] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"algorithm {name!r}: {path} cannot be imported: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise UserError(f"algorithm {name!r}: {path} cannot be imported: {said(error)}") from None
     problem = next(_problems(name, algorithm), None)
     if problem is not None:
         raise UserError(f"algorithm {name!r}: {path} {problem}")
@@ -299,7 +299,15 @@ def make(name: str, spec: "Spec", config: Any, seeds: "SeedSequence", device: st
     devices = [torch.device(device)] if device != "cpu" else []
     with torch.random.fork_rng(devices), torch.device(device):
         torch.manual_seed(weights)
-        return cls(spec, config, generator)
+        algorithm = cls(spec, config, generator)
+    kept = {"config": config, "generator": generator}
+    for member in [*kept, *getattr(cls, "saved", ())]:
+        if not hasattr(algorithm, member):
+            raise UserError(f"algorithm {name!r}: __init__ sets no self.{member}, which a run needs")
+    for member, given in kept.items():
+        if getattr(algorithm, member) is not given:
+            raise UserError(f"algorithm {name!r}: self.{member} is another one than __init__ was given")
+    return algorithm
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -349,6 +349,7 @@ MISTAKES = {
     "run ppo --env CartPole --device cuda": "--device cpu",
     "run ppo --env CartPole --num-envs 1 --num-steps 16 --batch-size 64": "set batch_size to 16 or less",
     "run ppo --env CartPole --out /dev/null/here": "choose another --out",
+    "run ppo --env CartPole --checkpoint-every=": "as 5min",
     "run ppo --env Pendulum --vec native": "--vec sync",
     "show poo": "did you mean 'ppo'?",
     "show ppo --env CartPol": "did you mean 'CartPole'?",
@@ -363,6 +364,8 @@ MISTAKES = {
     "lookup ppo --data on": "not both",
     "lookup": "--data on --target q",
     "lst": "list",
+    "bench --seeds 100000000 --dry-run": "--seeds",
+    "bench --ray-address here --dry-run": "--engine ray",
     "list extra": "extra",
     "eval nowhere": "config.json",
     "eval": "RUN",
@@ -503,6 +506,17 @@ def test_so_it_does_in_python(use: Callable[[str], object]) -> None:
 
 def test_a_file_of_checks_in_a_folder_that_is_not_there_costs_one_line() -> None:
     refused("there is no folder nowhere", "crosscheck", "qac", "--rung", "2", "--json", "nowhere/x.json")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "device"])
+def test_a_file_of_checks_replaces_nothing_but_files(kind: str, workplace: Path) -> None:
+    file = workplace / "x.json"
+    if kind == "pipe":
+        os.mkfifo(file)
+    if kind == "link":
+        file.symlink_to("elsewhere.json")
+    target = os.devnull if kind == "device" else file
+    refused("is no plain file", "crosscheck", "qac", "--rung", "2", "--json", target)
 
 
 def test_standard_output_takes_any_text(workplace: Path) -> None:

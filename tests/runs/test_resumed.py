@@ -27,6 +27,15 @@ def test_a_longer_budget_is_announced(tmp_path: Path) -> None:
     assert [each["step"] for each in config["resumed"]] == [480]
 
 
+@pytest.mark.filterwarnings("ignore:the budget changes")
+def test_a_budget_that_is_used_up_changes_nothing(tmp_path: Path) -> None:
+    train(tmp_path / "run", "a2c")
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match="has taken 480 steps; a budget of 100 leaves none: name more"):
+        zoo.resume(tmp_path / "run", total_steps=100)
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+
+
 def test_changed_versions_are_listed(tmp_path: Path) -> None:
     train(tmp_path / "run", "a2c")
     file = tmp_path / "run" / "config.json"

@@ -26,17 +26,30 @@ PRESETS = ["quick", "standard", "full", "twins"]
 NAMES = "Comma-separated; all if left out."
 
 
+def _with_ray(ctx: click.Context, param: click.Parameter, address: str | None) -> str | None:
+    if address is not None and ctx.params["engine"] != "ray":
+        raise UserError(f"--ray-address {address} is for --engine ray")
+    return address
+
+
 @click.group(invoke_without_command=True)
 @click.option(
     "--preset", type=click.Choice(["quick", "standard", "full", "twins"]), default="quick", help="How much.  [quick]"
 )
 @click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
 @click.option("--envs", metavar="A,B", help=f"Environments of the preset. {NAMES}")
-@click.option("--seeds", type=click.IntRange(min=1), help="Seeds of each; the preset says how many.")
+@click.option("--seeds", type=click.IntRange(min=1, max=1000), help="Seeds of each; the preset says how many.")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, help="Runs at the same time, one thread each.  [2]")
 @click.option("--against", type=click.Choice(["sb3"]), help="Train Stable-Baselines3's twins beside the entries.")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Where jobs run.  [local]")
-@click.option("--ray-address", metavar="ADDRESS", help="An existing Ray cluster; without it one is started here.")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", is_eager=True, help="Where jobs run.  [local]"
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    callback=_with_ray,
+    help="An existing Ray cluster; without it one is started here.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bench"), metavar="DIR", help="Results.  [bench]")
 @click.option("--pair", metavar="A,B", help="Print how likely a run of A is to beat one of B, on each environment.")
 @click.option("--dry-run", is_flag=True, help="List the jobs and an estimate of the time, and train nothing.")

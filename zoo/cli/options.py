@@ -40,6 +40,8 @@ class NewFile(click.Path):
         path = Path(str(super().convert(value, param, ctx)))
         if not path.parent.is_dir():
             self.fail(f"{path} cannot be written: there is no folder {path.parent}", param, ctx)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            self.fail(f"{path} is no plain file, and would be replaced by one; name a new file", param, ctx)
         return path
 
 

@@ -49,7 +49,7 @@ def _run(
     env = require_env(algorithm, env)
     settings = runs.prepare(algorithm, env, overrides, source="command line", preset=preset)
     folder = out or runs.default_folder(settings)
-    every = checkpoint_every or EVERY
+    every = EVERY if checkpoint_every is None else checkpoint_every
     train = partial(runs.run, settings, env, out=folder, checkpoint_every=every)
     _watched(train, settings, folder, quiet=quiet)
 
@@ -75,7 +75,7 @@ def _resume(
     from zoo.runs.checkpointer import EVERY
 
     settings = runs.resumed_settings(resume, total_steps, given)
-    every = checkpoint_every or EVERY
+    every = EVERY if checkpoint_every is None else checkpoint_every
     train = partial(runs.resume, resume, total_steps=settings.run.total_steps, checkpoint_every=every, **given)
     _watched(train, settings, resume, quiet=quiet)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from zoo.errors import EnvError
 from zoo.spec import Array
 
 
@@ -31,6 +32,8 @@ def same_step(obs: Array, infos: dict[str, Any], ended: Array, alive: Array) -> 
     """The reset is part of the step that ends an episode; its final observation is among the infos."""
     next_obs = obs
     if ended.any():
+        if infos.get("final_obs") is None:
+            raise EnvError("the environments reset themselves in the step that ends an episode, without final_obs")
         final = np.stack([infos["final_obs"][i] for i in np.flatnonzero(ended)])  # (E, ...)
         next_obs = obs.astype(np.result_type(obs, final))  # no cast in silence: that is judged later
         next_obs[ended] = final

@@ -1,4 +1,4 @@
-"""Vector environments of somebody else's making, which nothing inside guards."""
+"""Vector environments of somebody else's making, which nothing inside guards, and which may reuse what they return."""
 
 from typing import Any
 
@@ -20,24 +20,28 @@ class Watched:
     def __init__(self, vector: VectorEnv[Any, Any, Any]) -> None:
         self.vector: Any = vector
         self.close = vector.close
+        self.shape = (vector.num_envs,)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
         """The first observations, and infos."""
         try:
-            return self.vector.reset(seed=seed, options=options)
+            obs, infos = self.vector.reset(seed=seed, options=options)
         except BaseException as error:
             fail("reset", error)
+        return np.array(obs), infos
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, Any]:
         """Observations, rewards, terminated and truncated, (B, ...) each, and infos."""
         try:
-            obs, *parts, infos = self.vector.step(actions)
+            obs, reward, terminated, truncated, infos = self.vector.step(actions)
         except BaseException as error:
             fail("step", error)
-        reward, terminated, truncated = map(np.asarray, parts)
+        obs, reward, terminated, truncated = map(np.array, (obs, reward, terminated, truncated))
         for values, (name, kinds, expected) in zip((reward, terminated, truncated), PARTS, strict=True):
             if values.dtype.kind not in kinds:
                 raise EnvError(f"the environments' {name} are of {values.dtype}; expected {expected}")
+            if values.shape != self.shape:
+                raise EnvError(f"the environments' {name} have shape {values.shape}; expected {self.shape}")
         return obs, reward, terminated, truncated, infos
 
 

@@ -97,6 +97,9 @@ class Recorder:
         if step is not None:
             before = read_json(folder, CONFIG)
             record = before | self.settings.to_json()
+            total = self.settings.run.total_steps
+            if total <= step and record["run"] != before["run"]:
+                raise UserError(f"{folder.path} has taken {step:,} steps; a budget of {total:,} leaves none: name more")
             earlier = before.get("resumed", [])
             if not isinstance(earlier, list):
                 raise UserError(f"{folder.path / CONFIG}: resumed = {earlier!r:.50}; expected a list")

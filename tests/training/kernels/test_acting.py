@@ -92,6 +92,20 @@ def replace_parameter(algo: Any) -> None:
     last_layer(algo).weight = nn.Parameter(torch.randn(2, 8))
 
 
+class Loud(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return -100 * super().forward(x)
+
+
+def replace_class(algo: Any) -> None:
+    last_layer(algo).__class__ = Loud
+
+
+def replace_method(algo: Any) -> None:
+    layer = last_layer(algo)
+    vars(layer)["forward"] = lambda x: -100 * nn.Linear.forward(layer, x)
+
+
 def replace_network(algo: Any) -> None:
     algo.actor = make("a2c").actor
     last_layer(algo).weight.data.normal_()
@@ -110,6 +124,9 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "another layer": replace_layer,
     "another parameter": replace_parameter,
     "another network": replace_network,
+    "another class": replace_class,
+    "another method": replace_method,
+    "one more layer": lambda algo: algo.actor.net.append(Loud(2, 2)),
 }
 
 

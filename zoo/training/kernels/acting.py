@@ -24,8 +24,8 @@ NETWORKS = (
 class DirectActor:
     """What acts for `algo`: `algo.act`, during which its networks are stand-ins that share their parameters.
 
-    Where a network has hooks or parametrisations, or a layer or parameter of it was replaced, the networks themselves
-    are called. Outside `act` nothing of `algo` differs.
+    Where a network has hooks or parametrisations, or a layer, a parameter, a class or a method of it was replaced, the
+    networks themselves are called. Outside `act` nothing of `algo` differs.
     """
 
     def __init__(self, algo: Algorithm) -> None:
@@ -40,10 +40,13 @@ class DirectActor:
         parts = [(owner, name, part) for owner in owners for name, part in owner.items()]
         parts += [(algo._modules, name, child) for name, child in children.items()]  # type: ignore[attr-defined]
         self.owners, self.names, self.parts = ([part[i] for part in parts] for i in range(3))
+        self.modules, self.kinds = modules, list(map(type, modules))
+        self.attributes = [*map(vars, modules), *owners]
+        self.sizes = list(map(len, self.attributes))  # a method that is set on a module, a layer that is appended
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor | None]:
         """What `algo.act` returns."""
-        if any(self.hooks) or not all(map(is_, map(dict.get, self.owners, self.names), self.parts)):
+        if any(self.hooks) or not self._is_as_made():
             return self.algo.act(obs, progress)
         attributes = vars(self.algo)
         attributes.update(self.stand_ins)  # found before torch's modules are
@@ -53,12 +56,17 @@ class DirectActor:
             for name in self.stand_ins:
                 del attributes[name]
 
+    def _is_as_made(self) -> bool:
+        same = all(map(is_, map(dict.get, self.owners, self.names), self.parts))
+        return same and list(map(len, self.attributes)) == self.sizes and list(map(type, self.modules)) == self.kinds
+
 
 def _is_known(network: nn.Module) -> bool:
     """Whether stand-ins are right for `network`, and of use: targets, which are not trained, do not act."""
     trained = any(parameter.requires_grad for parameter in network.parameters())
     kinds = {type(module) for module in network.modules()}
-    return trained and all(kind in LAYERS or kind.__module__ in NETWORKS for kind in kinds)
+    own = any("forward" in vars(module) for module in network.modules())
+    return trained and not own and all(kind in LAYERS or kind.__module__ in NETWORKS for kind in kinds)
 
 
 def _stand_in(module: nn.Module) -> nn.Module:
