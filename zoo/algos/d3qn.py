@@ -5,6 +5,7 @@ Q(s, a) = V(s) + A(s, a) - mean_b A(s, b)                Q̄: a copy of Q, refre
 ω = (min_j P(j) / P(i))^β, 1 in a uniform replay         P: how likely transition i was sampled; β rising linearly
 
 DQN with a double target, a dueling network and a prioritised replay; without the three it is DQN.
+V and A are one linear layer each on a shared body; in Wang et al. each has a hidden layer of its own.
 """
 
 import copy

@@ -3,7 +3,7 @@
     v_s, A_s = V-trace of data drawn by an older policy μ, corrected by ratio = π(a|s) / μ(a|s), clipped at ρ̄ and c̄
     L = -E[min(ρ̄, ratio) (r + γ v_{s+1} - V(s)) log π(a|s)] + c_v E[(V(s) - v_s)²] - c_e E[H(π)]
 
-IMPALA's update, on each fresh segment and then on `replayed` older ones.
+IMPALA's update, on each fresh segment and then `replayed` times on others, which start at any transition that is kept.
 Losses are means over the segment, so that learning rates do not depend on its size.
 """
 
@@ -36,7 +36,7 @@ class IMPALAReplayConfig:
     rho_bar: float = Field(1.0, gt=0, description="clip of the ratio in the TD errors; decides the fixed point")
     c_bar: float = Field(1.0, gt=0, description="clip of the ratio in the traces; decides the speed")
     replayed: int = Field(1, ge=0, description="updates on replayed segments that follow each fresh one")
-    capacity: int = Field(100_000, ge=1, description="transitions kept for them")
+    capacity: int = Field(100_000, ge=1, description="transitions kept for them, at least num_steps x num_envs")
     correct: bool = Field(True, description="correct by the ratio; off pretends that the data are on-policy")
     learning_rate: float = Field(7e-4, gt=0, description="step size at the start")
     learning_rate_end: float | None = Field(None, ge=0, description="step size at the end, linearly; none keeps it")
