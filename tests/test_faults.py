@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import pytest
 from gymnasium import spaces
-from runs.test_checkpoint import ENTRIES, OPTIONS, StopError, assert_same_end, rows_of, train
+from runs.test_checkpoint import OPTIONS, StopError, assert_same_end, rows_of, train
 from tally import Tally
 
 import zoo
@@ -73,31 +73,6 @@ def finish(folder: Path) -> None:
         warnings.filterwarnings("ignore", message="the run stopped before its first checkpoint")
         warnings.filterwarnings("ignore", message=r".*manifest\.json is missing; it is made anew")
         zoo.resume(folder, checkpoint_every=40)
-
-
-COMPILED = """
-import sys
-from pathlib import Path
-from runs.test_checkpoint import train
-train(Path(sys.argv[1]), sys.argv[2], every=40, compile="on")
-"""
-
-
-@pytest.mark.parametrize("name", ENTRIES)
-def test_a_killed_run_of_compiled_updates_goes_on_bit_for_bit(name: str, tmp_path: Path, tally: Tally) -> None:
-    train(tmp_path / "whole", name, every=40, compile="on")
-    folder = tmp_path / "run"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    with tally.fault():
-        process = subprocess.Popen([sys.executable, "-c", COMPILED, str(folder), name], env=environment)
-        deadline = time.monotonic() + 120
-        while not (folder / FOLDER / MANIFEST).exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(np.random.default_rng(len(name)).uniform(0, 0.2))
-        process.kill()
-        process.wait()
-        finish(folder)
-        assert_same_end(tmp_path / "whole", folder)
 
 
 @pytest.mark.parametrize("moment", ["before the file", "after the file", "before the manifest", "after the manifest"])

@@ -6,6 +6,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import zlib
 from functools import partial
@@ -22,6 +24,7 @@ from test_faults import exit_code, finish, in_child
 
 from zoo import registry
 from zoo.envs.ids import make_env
+from zoo.runs.checkpoint import FOLDER, MANIFEST
 
 
 def resetting_in_steps(num_envs: int, *, env_id: str, **kwargs: Any) -> SyncVectorEnv:
@@ -79,3 +82,32 @@ def test_a_killed_run_goes_on_bit_for_bit(name: str, vec: str, kills: int, tmp_p
             finish(folder)
             assert_same_end(tmp_path / "whole", folder)
             shutil.rmtree(folder)
+
+
+COMPILED = """
+import sys
+from pathlib import Path
+from runs.test_checkpoint import train
+train(Path(sys.argv[1]), sys.argv[2], every=40, compile="on")
+"""
+
+
+FEW = ("dqn", "sarsa", "sac", "ppo")  # each of another buffer or of another kind of update
+MARKS = [pytest.param(name, marks=pytest.mark.faults if name in FEW else pytest.mark.matrix) for name in ENTRIES]
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_a_killed_run_of_compiled_updates_goes_on_bit_for_bit(name: str, tmp_path: Path, tally: Tally) -> None:
+    train(tmp_path / "whole", name, every=40, compile="on")
+    folder = tmp_path / "run"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    with tally.fault():
+        process = subprocess.Popen([sys.executable, "-c", COMPILED, str(folder), name], env=environment)
+        deadline = time.monotonic() + 120
+        while not (folder / FOLDER / MANIFEST).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(np.random.default_rng(len(name)).uniform(0, 0.2))
+        process.kill()
+        process.wait()
+        finish(folder)
+        assert_same_end(tmp_path / "whole", folder)
