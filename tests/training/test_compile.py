@@ -319,7 +319,7 @@ for _ in range(2):
         ("/proc/nothing", 0, "No such file or directory"),  # read-only for root as well
         ("file", 0, "File exists"),
         pytest.param("folder", 10, "File too large", marks=pytest.mark.slow),  # for the first byte of all
-        pytest.param("folder", 200_000, "error", marks=pytest.mark.slow),  # for the C++ compiler
+        pytest.param("folder", 200_000, "error", marks=pytest.mark.matrix),  # for the C++ compiler
     ],
 )
 def test_a_run_without_a_cache_ends_as_an_uncompiled_one(cache: str, limit: int, reason: str, tmp_path: Path) -> None:
