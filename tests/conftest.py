@@ -1,7 +1,8 @@
 """What holds for every test, and the count of injected faults, over all processes of the test run."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # Test processes and those that they start share the cores; threads of their own would only wait for each other.
@@ -62,16 +63,25 @@ class TwoNodes:
     """A Ray cluster of two nodes on this machine: this process belongs to the head, the other may be lost."""
 
     def __init__(self) -> None:
+        import ray
         from ray.cluster_utils import Cluster
 
+        self.ray = ray
         head = {"num_cpus": 1, "include_dashboard": False}
         self.cluster = Cluster(initialize_head=True, connect=True, head_node_args=head)
         self.second = self.cluster.add_node(num_cpus=1)
         self.address = self.cluster.address
+        self._wait_for(lambda: self.ray.cluster_resources().get("CPU") == 2)
 
     def lose_one(self) -> None:
-        """As if its machine were switched off."""
+        """As if its machine were switched off; returns once the cluster has noticed, which takes it some seconds."""
         self.cluster.remove_node(self.second, allow_graceful=False)
+        self._wait_for(lambda: sum(node["Alive"] for node in self.ray.nodes()) == 1)
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.1)
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ class Cluster:
     def start(self, actor: int, job: Job) -> None:
         self._end(actor)
         self.jobs[actor] = job
-        options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", "concurrency_groups": {COUNT: 1}}
+        # Ray puts actors that need no processor on nodes at random: a trace of one, and they are spread evenly.
+        options = {"num_cpus": 0.001, "scheduling_strategy": "SPREAD", "concurrency_groups": {COUNT: 1}}
         self.workers[actor] = self.ray.remote(**options)(RayWorker).remote(job, self.spec)
 
     def publish(self, weights: Tensor, version: int) -> None:
