@@ -33,9 +33,7 @@ def _with_ray(ctx: click.Context, param: click.Parameter, address: str | None) -
 
 
 @click.group(invoke_without_command=True)
-@click.option(
-    "--preset", type=click.Choice(["quick", "standard", "full", "twins"]), default="quick", help="How much.  [quick]"
-)
+@click.option("--preset", type=click.Choice(PRESETS), default="quick", help="How much.  [quick]")
 @click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
 @click.option("--envs", metavar="A,B", help=f"Environments of the preset. {NAMES}")
 @click.option("--seeds", type=click.IntRange(min=1, max=1000), help="Seeds of each; the preset says how many.")
