@@ -27,7 +27,10 @@ from zoo.cli.options import AlgorithmGroup, require_env
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-EXAMPLE = DOCS / "adding-an-algorithm.md"
+EXAMPLES = [
+    DOCS / "adding-an-algorithm.md",
+    DOCS / "environments.md",
+]  # pages whose files, commands and scripts work as they are printed
 FILES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 ALGORITHMS = sorted(registry.load().algorithms)
 SAFE = {"list", "lookup", "show"}  # commands that are run as they stand
@@ -71,21 +74,21 @@ def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ZOO_REGISTRY", raising=False)
 
 
-@pytest.fixture
-def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The files of the example in the working directory, found by Python and the registry; yields its other scripts."""
+def printed(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Write the files of a page into `folder`, where Python and the registry find them; returns its other scripts."""
     scripts = []
-    for language, body in fenced(read(EXAMPLE)):
+    for language, body in fenced(read(page)):
         name = re.match(r"# (\w+\.(?:py|yaml))\n", body)
         if name is not None:
-            (tmp_path / name[1]).write_text(body, encoding="utf-8")
+            (folder / name[1]).write_text(body, encoding="utf-8")
+            monkeypatch.delitem(sys.modules, Path(name[1]).stem, raising=False)
         elif language == "python":
             scripts.append(body)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("ZOO_REGISTRY", str(tmp_path / "mine.yaml"))
-    yield scripts
-    sys.modules.pop("onestep", None)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    if (folder / "mine.yaml").exists():
+        monkeypatch.setenv("ZOO_REGISTRY", str(folder / "mine.yaml"))
+    return scripts
 
 
 def call(arguments: list[str]) -> tuple[Any, str]:
@@ -224,9 +227,11 @@ def parser(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("file", "command"), COMMANDS, ids=[f"{file.stem}-{' '.join(c)}" for file, c in COMMANDS])
-def test_commands_parse(file: Path, command: list[str], parser: None, request: pytest.FixtureRequest) -> None:
-    if file == EXAMPLE:
-        request.getfixturevalue("example")
+def test_commands_parse(
+    file: Path, command: list[str], parser: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if file in EXAMPLES:
+        printed(file, tmp_path, monkeypatch)
     code, output = call(command)
     assert code == 0, output
 
@@ -250,29 +255,44 @@ def test_wrong_commands_are_noticed(command: str, parser: None) -> None:
 def test_commands_are_found() -> None:
     text = "```console\n$ A=b zoo list && zoo run ppo \\\n  --env X  # why\nls | zoo\n```\n```python\nzoo list\n```\n"
     assert list(commands(text)) == [["list"], ["run", "ppo", "--env", "X"], []]
-    assert {file.stem for file, _ in COMMANDS} >= {*ALGORITHMS, "README", EXAMPLE.stem}
+    assert {file.stem for file, _ in COMMANDS} >= {*ALGORITHMS, "README", EXAMPLES[0].stem}
 
 
 @each_file
 def test_python_calls_of_train_have_known_settings(file: Path) -> None:
     trees = [ast.parse(body) for language, body in fenced(read(file)) if language == "python"]
     for node in (node for tree in trees for node in ast.walk(tree)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "zoo.train" and file != EXAMPLE:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "zoo.train" and file not in EXAMPLES:
             name, env = map(ast.literal_eval, node.args)
             given = {word.arg: ast.literal_eval(word.value) for word in node.keywords if word.arg not in (None, "out")}
             runs.prepare(name, env, given, source="argument")
 
 
-# The example
+# The examples
 
 
-def test_example_works_as_it_is_printed(example: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    for command in commands(read(EXAMPLE)):
+def run_example(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do what a page says: its commands, then its scripts."""
+    scripts = printed(page, folder, monkeypatch)
+    for command in commands(read(page)):
         code, output = call(command)
         assert code == 0, output
+    for script in scripts:
+        exec(compile(script, str(page), "exec"), {})
+
+
+def test_the_example_of_an_algorithm_works_as_it_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_example(EXAMPLES[0], tmp_path, monkeypatch)
     rows = [json.loads(line) for line in read(Path("runs/first/metrics.jsonl")).splitlines()]
     assert rows[-1]["step"] >= 2000
     assert {"policy_loss", "value_loss"} <= rows[-1].keys()
-    for script in example:
-        exec(compile(script, str(EXAMPLE), "exec"), {})
     assert "onestep" in capsys.readouterr().out
+
+
+def test_so_does_that_of_an_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_example(EXAMPLES[1], tmp_path, monkeypatch)
+    assert float(capsys.readouterr().out.split()[-1]) == 5.0  # ten rounds, half a point each

@@ -13,7 +13,7 @@ from numpy.random import SeedSequence
 
 import zoo
 from zoo.runs.assemble import assemble
-from zoo.runs.prepare import prepare
+from zoo.runs.prepare import prepare, task_of
 
 PACKAGE = Path(zoo.__file__).parent
 ROLLOUT = {"num_envs": 2, "num_steps": 256, "batch_size": 128, "num_epochs": 1}  # Pendulum's episodes have 200 steps
@@ -25,9 +25,8 @@ AROUND = {"spec.py", "config.py", "envs/make.py", "envs/sync.py"}
 def read_path(**settings: Any) -> set[str]:
     """The files of zoo/ in which code ran in one rollout and its update; importing and making things is not counted."""
     given = {**ROLLOUT, **PLAIN, "total_steps": ROLLOUT["num_envs"] * ROLLOUT["num_steps"], **settings}
-    learner, _ = assemble(
-        prepare("ppo", "Pendulum-v1", given, source="test"), "Pendulum-v1", SeedSequence(0), SeedSequence(1)
-    )
+    settings = prepare("ppo", "Pendulum-v1", given, source="test")
+    learner, _ = assemble(settings, task_of(settings), SeedSequence(0), SeedSequence(1))
     files: set[str] = set()
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:

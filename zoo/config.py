@@ -4,6 +4,7 @@
 values out of range, whether they come from Python, registry.yaml or the command line (as text).
 """
 
+import json
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -61,6 +62,11 @@ def _from_text(value: Any, kind: "Kind") -> Any:
         return value
     if kind.optional and value.lower() in ("none", "null"):
         return None
+    if kind.type is dict:
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError as error:
+            raise UserError(f'{value!r} is no JSON: {error}; expected an object such as {{"g": 9.0}}') from None
     if kind.type is tuple:
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if kind.type is int:

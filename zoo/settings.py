@@ -35,6 +35,10 @@ class Run:
     lag: int = Field(0, ge=0, description="inline engine: updates between refreshes of the policy that acts")
     ray_address: str | None = Field(None, description="an existing Ray cluster; none starts a local one")
     vec: Vec = Field("auto", description="who steps environments: this process, processes of their own, native code")
+    env_kwargs: dict[str, Any] = Field({}, description='arguments of the environment, as JSON: {"g": 9.0}')
+    wrap: tuple[str, ...] = Field((), description="wrappers, innermost first: module:Wrapper or file.py:Wrapper")
+    frame_stack: int = Field(1, ge=1, le=64, description="observations shown together, the newest last")
+    action_masks: bool = Field(False, description="take only actions that the environment's info['action_mask'] allows")
     normalize_obs: bool = Field(False, description="whiten observations by running statistics")
     normalize_reward: bool = Field(False, description="scale rewards by the running deviation of the return")
     scale_actions: bool = Field(True, description="map [-1, 1] onto the bounds of Box actions, rather than only clip")
@@ -114,17 +118,18 @@ def resolve(
     return Settings(
         algorithm=algorithm,
         env=env,
-        run=replace(run, vec=_choose_vec(env, run.num_envs, run.vec)),
+        run=replace(run, vec=_choose_vec(env, run)),
         config=build(cls.Config, {name: value for name, value in merged.items() if name in known_config}, owner),
         sources=sources,
     )
 
 
-def _choose_vec(env_id: str, num_envs: int, vec: Vec) -> Vec:
+def _choose_vec(env_id: str, run: Run) -> Vec:
     """What auto stands for: native where that is known to be the same and pays, sync everywhere else."""
-    if vec != "auto" or not env_id:
-        return vec
-    return "native" if env_id in NATIVE and num_envs >= MANY else "sync"
+    if run.vec != "auto" or not env_id:
+        return run.vec
+    is_plain = not run.env_kwargs and not run.wrap and run.frame_stack == 1 and not run.action_masks
+    return "native" if env_id in NATIVE and run.num_envs >= MANY and is_plain else "sync"
 
 
 def _check_names(algorithm: str, overrides: Mapping[str, Any], known: list[str]) -> None:

@@ -8,14 +8,22 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from zoo.errors import UserError
+from zoo.errors import EnvError, UserError
+from zoo.spaces import Array, Flat, cast, complaint
 
-Array = NDArray[Any]
+__all__ = ["Array", "Spec", "Unfit", "check_space"]
 
 OBSERVATIONS = (spaces.Box, spaces.Discrete)
-ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)
+ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class Unfit(Exception):  # noqa: N818
+    """Says what is wrong with rewards or observations, (B, ...), and in which environment: the first that is wrong."""
+
+    def __init__(self, what: str, fits: Array, values: Array | None = None) -> None:
+        self.index = int(np.argmin(fits.reshape(len(fits), -1).all(1)))
+        super().__init__(what if values is None else f"{what}: {values[self.index]}")
 
 
 class Spec:
@@ -56,6 +64,7 @@ class Spec:
             self.obs_dtype: np.dtype[Any] = np.dtype(np.int64)
         else:
             self.obs_dtype = np.dtype(np.uint8 if self.is_image else np.float32)
+        self.num_masks = observation_space.masks if isinstance(observation_space, Flat) else 0
         if isinstance(action_space, spaces.Box):
             self._set_box(action_space)
         else:
@@ -90,13 +99,37 @@ class Spec:
             return (int(self.action_space.n),)
         if isinstance(self.action_space, spaces.MultiDiscrete):
             return tuple(int(n) for n in self.action_space.nvec.reshape(-1))
+        if isinstance(self.action_space, spaces.MultiBinary):
+            return (2,) * int(np.prod(self.action_space.shape))
         return self.action_shape
 
-    def encode_obs(self, obs: Any) -> Array:
-        """Return observations as algorithms see them; without a copy if the dtype fits already."""
-        obs = np.asarray(obs, dtype=self.obs_dtype)
-        if isinstance(self.observation_space, spaces.Discrete) and self.observation_space.start:
-            obs = obs - self.observation_space.start
+    def encode_obs(self, given: Array, num_envs: int) -> Array:
+        """Return observations of `num_envs` environments as algorithms see them; without a copy if the dtype fits.
+
+        Raises EnvError if they have another shape, and Unfit if one of them has a value that its space cannot have.
+        """
+        obs = np.asarray(given)
+        if obs.dtype != self.obs_dtype or obs.shape != (num_envs, *self.obs_shape):
+            obs = self._as_dtype(obs, (num_envs, *self.obs_shape))
+        if isinstance(self.observation_space, spaces.Discrete):
+            encoded = obs - self.observation_space.start
+            fits = (encoded >= 0) & (encoded < self.observation_space.n)
+        elif self.obs_dtype.kind == "f":
+            encoded, fits = obs, np.isfinite(obs)
+        else:
+            return obs
+        if np.count_nonzero(fits) < fits.size:  # `all` takes three times as long for a few
+            is_float = self.obs_dtype.kind == "f"
+            otherwise = "NaN or infinite as float32" if is_float else f"outside of {self.observation_space}"
+            raise Unfit(f"observation is {otherwise}", fits, obs)
+        return encoded
+
+    def _as_dtype(self, given: Array, shape: tuple[int, ...]) -> Array:
+        if given.shape != shape:
+            raise EnvError(f"the environments' observations have shape {given.shape}; expected {shape}")
+        obs, kept = cast(given, self.obs_dtype)
+        if not kept.all():
+            raise Unfit(f"observation {complaint(given, kept, self.obs_dtype)}", kept)
         return obs
 
     def decode_action(self, action: Array) -> Array:
@@ -111,6 +144,8 @@ class Spec:
             return _clip(decoded, space.low, space.high)
         if isinstance(space, spaces.MultiDiscrete):
             return action.reshape(-1, *space.shape).astype(space.dtype) + space.start
+        if isinstance(space, spaces.MultiBinary):
+            return action.reshape(-1, *space.shape).astype(space.dtype)
         assert isinstance(space, spaces.Discrete)
         return (action + space.start).astype(space.dtype)
 
@@ -148,6 +183,7 @@ def _castable(dtype: np.dtype[Any]) -> tuple[float, float]:
 
 def check_space(name: str, spec: Spec, supported: tuple[type, ...]) -> None:
     """Raise UserError unless the action space is one that the algorithm supports."""
-    if not isinstance(spec.action_space, supported):
+    choices = spaces.MultiDiscrete in supported and isinstance(spec.action_space, spaces.MultiBinary)  # of two each
+    if not isinstance(spec.action_space, supported) and not choices:
         names = ", ".join(space.__name__ for space in supported)
         raise UserError(f"{name} needs actions of type {names}; this environment's are {spec.action_space}")

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from zoo.buffers.rows import allocate
 from zoo.envs.envs import Envs
-from zoo.envs.make import EnvLike, vectorize
+from zoo.envs.make import vectorize
+from zoo.envs.task import Task
 from zoo.errors import ActorError, DivergedError, EnvError, UserError, told
 from zoo.machine import set_processor
 from zoo.protocol import NONE, Algorithm, Episode, Progress, Step, Transition
@@ -38,7 +39,7 @@ class Job:
     """All that an actor needs to know to make its own environments and its own copy of the algorithm."""
 
     make: Callable[[Spec, SeedSequence], Algorithm]
-    env: EnvLike
+    task: Task
     num_envs: int  # of each actor
     vec: str
     scale_actions: bool
@@ -57,7 +58,7 @@ class Worker:
     def __init__(self, job: Job, taken: Array) -> None:
         set_processor(1)
         env_seeds, algo_seeds = job.seeds.spawn(2)
-        vector = vectorize(job.env, job.num_envs, job.vec)
+        vector = vectorize(job.task, job.num_envs, job.vec)
         self.envs = Envs(vector, env_seeds, scale_actions=job.scale_actions)
         self.algo = job.make(self.envs.spec, algo_seeds)
         self.fills_columns = self.algo.cell.data is Data.ON

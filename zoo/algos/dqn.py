@@ -60,7 +60,7 @@ class DQN(nn.Module):
 
     def __init__(self, spec: Spec, config: DQNConfig, generator: Generator) -> None:
         super().__init__()
-        self.config, self.generator = config, generator
+        self.config, self.generator, self.masked = config, generator, spec.num_masks > 0
         self.q = Q(spec, config.hidden, config.activation)
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
         self.optimizer = Adam(self.q.parameters(), max_grad_norm=config.max_grad_norm)
@@ -85,7 +85,7 @@ class DQN(nn.Module):
         return schedule(self.config.epsilon_start, self.config.epsilon_end, fraction)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
-        policy = EpsilonGreedy(self.q(obs), self.epsilon(progress))
+        policy = EpsilonGreedy(self.q(obs), self.epsilon(progress), masked=self.masked)
         return policy.sample(policy.noise(len(obs), generator=self.generator)), None
 
     def greedy(self, obs: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class SARSA(nn.Module):
 
     def __init__(self, spec: Spec, config: SARSAConfig, generator: Generator) -> None:
         super().__init__()
-        self.config, self.generator = config, generator
+        self.config, self.generator, self.masked = config, generator, spec.num_masks > 0
         self.q = Q(spec, config.hidden, config.activation)
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
         self.optimizer = Adam(self.q.parameters(), max_grad_norm=config.max_grad_norm)
@@ -74,7 +74,7 @@ class SARSA(nn.Module):
         return schedule(self.config.epsilon_start, self.config.epsilon_end, fraction)
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
-        policy = EpsilonGreedy(self.q(obs), self.epsilon(progress))
+        policy = EpsilonGreedy(self.q(obs), self.epsilon(progress), masked=self.masked)
         return policy.sample(policy.noise(len(obs), generator=self.generator)), None
 
     def greedy(self, obs: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class SARSA(nn.Module):
         """Learn from one batch; returns scalar metrics."""
         with torch.no_grad():  # y is a constant: Q(s, a) moves towards it, not Q(s', a') towards Q(s, a)
             next_q = self.target_q(rows.next_obs)  # (..., A)
-            policy = EpsilonGreedy(self.q(rows.next_obs), epsilon)
+            policy = EpsilonGreedy(self.q(rows.next_obs), epsilon, masked=self.masked)
             next_action = executed_next(rows.action, drawn=policy.sample(noise), ended=rows.terminated | rows.truncated)
             target = n_step(  # (T, B)
                 reward=rows.reward,

@@ -56,7 +56,7 @@ def zoo_side(task: TASK, say: Say) -> dict[str, Any]:
 
     prepared = runs.prepare(task["algorithm"], task["env"], _settings(task), source="benchmark")
     built = time.perf_counter()
-    learner, _ = runs.assemble(prepared, task["env"], *SeedSequence(0).spawn(2))
+    learner, _ = runs.assemble(prepared, runs.task_of(prepared), *SeedSequence(0).spawn(2))
     watch = TurnClock(task, say)
     built = time.perf_counter() - built
     first = time.perf_counter()
@@ -201,7 +201,7 @@ def flops_side(task: TASK) -> dict[str, Any]:
 
     torch.set_num_threads(task["threads"])
     prepared = runs.prepare(task["algorithm"], task["env"], _settings({**task, "compile": "off"}), source="benchmark")
-    learner, _ = runs.assemble(prepared, task["env"], *SeedSequence(0).spawn(2))
+    learner, _ = runs.assemble(prepared, runs.task_of(prepared), *SeedSequence(0).spawn(2))
     total = task["warmup"] + min(task["steps"], task["warmup"])
     with FlopCounterMode(display=False) as counter:
         for _ in learner.reports(total_steps=total, log_every=total):

@@ -17,14 +17,22 @@ def flag(name: str, field: FieldInfo) -> click.Option:
     """The option for a field; text is checked where all settings are, so that messages are the same everywhere."""
     dashed = name.replace("_", "-")
     default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-    description = f"{field.description}  [{str(default).lower()}]"
+    description = f"{field.description}  [{'none' if default in ('', {}) else str(default).lower()}]"
     kind = describe(field)
     if kind.type is bool:
         return click.Option([f"--{dashed}/--no-{dashed}"], default=None, help=description)
     if kind.choices and not kind.optional:
         return click.Option([f"--{dashed}"], type=click.Choice(kind.choices), help=description)
-    metavar = {int: "N", float: "X", tuple: "N,N,..."}.get(kind.type, "TEXT")
+    if kind.type is tuple:
+        metavar = "N,N,..." if field.default else "A,B,..."
+        return click.Option([f"--{dashed}"], metavar=metavar, multiple=True, callback=_joined, help=description)
+    metavar = {int: "N", float: "X", dict: "JSON"}.get(kind.type, "TEXT")
     return click.Option([f"--{dashed}"], metavar=metavar, help=description)
+
+
+def _joined(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """A flag that is repeated says the same as one with commas."""
+    return ",".join(values) if values else None
 
 
 class NewFile(click.Path):

@@ -23,6 +23,7 @@ from zoo.errors import UserError
 from zoo.settings import Run, Settings, resolve
 
 if TYPE_CHECKING:
+    from zoo.envs.task import Task
     from zoo.runs.recorder import Result
     from zoo.training.evaluation import Evaluation
 
@@ -31,7 +32,9 @@ CHECKPOINT = click.Option(
     ["--checkpoint-every"], metavar="STEPS|Nmin", help="How often to keep all of a run's state.  [5min]"
 )
 QUIET = click.Option(["--quiet"], is_flag=True, help="Print the run's folder and nothing else.")
-ENV = click.Option(["--env"], metavar="ENV", help="Gymnasium id; without a version the newest is meant.")
+ENV = click.Option(
+    ["--env"], metavar="ENV", help="Gymnasium id (without a version the newest), package:Id-v0 or file.py:make_env."
+)
 
 
 def _run(
@@ -59,6 +62,7 @@ def _resume(
     ctx: click.Context,
     /,
     resume: Path | None,
+    env: str | None,
     total_steps: str | None,
     checkpoint_every: str | None,
     quiet: bool,
@@ -66,7 +70,7 @@ def _resume(
 ) -> None:
     given: dict[str, Any] = {name: value for name, value in repeated.items() if value is not None}
     if resume is None:
-        if total_steps or checkpoint_every or quiet or given:
+        if total_steps or checkpoint_every or quiet or given or env:
             raise UserError("put the algorithm first: zoo run ALGORITHM --env ENV [SETTINGS]...; or add --resume RUN")
         return
     if ctx.invoked_subcommand is not None:
@@ -74,9 +78,9 @@ def _resume(
     from zoo import runs
     from zoo.runs.checkpointer import EVERY
 
-    settings = runs.resumed_settings(resume, total_steps, given)
+    settings = runs.resumed_settings(resume, total_steps, given, env=env)
     every = EVERY if checkpoint_every is None else checkpoint_every
-    train = partial(runs.resume, resume, total_steps=settings.run.total_steps, checkpoint_every=every, **given)
+    train = partial(runs.resume, resume, env, total_steps=settings.run.total_steps, checkpoint_every=every, **given)
     _watched(train, settings, resume, quiet=quiet)
 
 
@@ -128,7 +132,7 @@ def _describe(evaluation: "Evaluation") -> str:
 def repeated(name: str) -> click.Option:
     """Return the flag by which `--resume` is told a setting that the run's folder has, too."""
     option = flag(name, field_info(Run)[name])
-    option.help = "With --resume: repeats what the run's folder says, where that reaches beyond this machine."
+    option.help = "With --resume: repeats what the run's folder says, where that leads to code or other machines."
     return option
 
 
@@ -150,7 +154,8 @@ run = AlgorithmGroup(
             ["--resume"], type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run that was interrupted."
         ),
         click.Option(["--total-steps"], metavar="N", help="With --resume: train for so many steps in all."),
-        *(repeated(name) for name in ("engine", "ray_address", "actors", "num_envs")),
+        click.Option(["--env"], metavar="ENV", help="With --resume: an environment of your own, as it is named now."),
+        *(repeated(name) for name in ("engine", "ray_address", "actors", "num_envs", "wrap", "env_kwargs")),
         CHECKPOINT,
         QUIET,
     ],
@@ -219,17 +224,27 @@ SEED = click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed 
 @SEED
 @WHICH
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(run: Path, episodes: int, seed: int, which: str, as_json: bool) -> None:
+def evaluate(run: Path, episodes: int, seed: int, which: str, as_json: bool, env: str | None, **given: Any) -> None:
     """Evaluate a saved run again: the same figure for the same seed."""
     from zoo import runs
     from zoo.training.evaluation import evaluate
 
-    settings = runs.settings_of(run)
-    result = evaluate(runs.load(run, which), settings["env"], episodes=episodes, seed=seed)
+    record, task = _recorded(run, env, given)
+    result = evaluate(runs.load(run, which), task, episodes=episodes, seed=seed)
     if as_json:
         click.echo(_dump(result.to_json()))
     else:
-        click.echo(f"{settings['algorithm']} on {settings['env']}: {_describe(result)}")
+        click.echo(f"{record['algorithm']} on {env or record['env']}: {_describe(result)}")
+
+
+def _recorded(run: Path, env: str | None, given: dict[str, Any]) -> tuple[dict[str, Any], "Task"]:
+    """Return the record of a run's folder and what makes its environment."""
+    from zoo import runs
+
+    record = runs.settings_of(run)
+    return record, runs.recorded_task(
+        run, record, env, {key: value for key, value in given.items() if value is not None}
+    )
 
 
 @click.command()
@@ -238,7 +253,7 @@ def evaluate(run: Path, episodes: int, seed: int, which: str, as_json: bool) -> 
 @SEED
 @WHICH
 @click.option("--video", type=NewFile(), metavar="FILE", help="Write a .gif or .mp4 file instead.")
-def watch(run: Path, episodes: int, seed: int, which: str, video: Path | None) -> None:
+def watch(run: Path, episodes: int, seed: int, which: str, video: Path | None, env: str | None, **given: Any) -> None:
     """Watch a saved run play, in a window or as a video."""
     from zoo import runs
     from zoo.runs.video import play, write
@@ -246,9 +261,17 @@ def watch(run: Path, episodes: int, seed: int, which: str, video: Path | None) -
     screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if video is None and not screen:
         raise UserError("there is no screen here; add --video FILE.gif to write what a window would show")
-    settings, agent = runs.settings_of(run), runs.load(run, which)
+    (_, task), agent = _recorded(run, env, given), runs.load(run, which)
     if video is not None:
-        returns = write(agent, settings["env"], video, episodes=episodes, seed=seed)
+        returns = write(agent, task, video, episodes=episodes, seed=seed)
     else:
-        returns = play(agent, settings["env"], episodes=episodes, seed=seed)
+        returns = play(agent, task, episodes=episodes, seed=seed)
     click.echo(f"return {', '.join(f'{value:.1f}' for value in returns)}{f' -> {video}' if video else ''}")
+
+
+# What a run's environment is, where its folder does not say so, or must not.
+for command in (evaluate, watch):
+    command.params += [
+        click.Option(["--env"], metavar="ENV", help="An environment of your own, or another one with the same spaces."),
+        *(flag(name, field_info(Run)[name]) for name in ("env_kwargs", "wrap")),
+    ]

@@ -13,12 +13,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.random import SeedSequence
 
 from zoo.envs.autoreset import OWN_RESETS, autoreset_mode
-from zoo.envs.checks import Unfit, as_spec, range_of
 from zoo.envs.foreign import watched
 from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
 from zoo.errors import DivergedError, EnvError
 from zoo.protocol import NONE, Episode, Step, Transition
-from zoo.spec import Array, Spec
+from zoo.spec import Array, Spec, Unfit
 
 LARGEST = float(np.finfo(np.float32).max)  # rewards are stored as float32
 
@@ -53,8 +52,6 @@ class Envs:
         self.returns, self.lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         self._all, self._zeros = np.ones(self.num_envs, np.bool_), np.zeros(self.num_envs, np.float32)
         self._alive = self._all.copy()
-        self._form = (self.num_envs, *self.spec.obs_shape), self.spec.obs_dtype
-        self._fits, self._misfit = range_of(self.spec)
 
     def reset(self) -> Array:
         """Start an episode in every environment; returns the first observations, (B, ...)."""
@@ -124,23 +121,17 @@ class Envs:
         return seeds
 
     def encode(self, given: Array, numbers: Array, action: Array | None = None) -> Array:
-        """Observations as algorithms see them, (B, ...). Raises EnvError if one of them is no such number.
+        """Return observations as algorithms see them, (B, ...). Raises EnvError if one of them is none.
 
         `numbers` are the episodes that they belong to, `action` what led to them unless they are an episode's first.
         """
-        obs = np.asarray(given)
         try:
-            if (obs.shape, obs.dtype) != self._form:
-                obs = as_spec(obs, self.spec, self.num_envs)
-            encoded = self.spec.encode_obs(obs)
-            if self._fits is not None and np.count_nonzero(fits := self._fits(encoded)) < encoded.size:
-                raise Unfit(f"observation is {self._misfit}", fits, obs)
+            return self.spec.encode_obs(given, self.num_envs)
         except Unfit as unfit:
             raise self._error(unfit, numbers, action) from None
-        return encoded
 
     def _error(self, unfit: Unfit, numbers: Array, action: Array | None) -> EnvError:
-        """Says where `unfit` was found."""
+        """Return the error that says where `unfit` was found."""
         i, own = unfit.index, self.mode is AutoresetMode.DISABLED
         seed = episode_seed(self.seeds, int(numbers[i]) if own else self.first)
         episode = f"the episode with seed {seed}" if own else f"its episode (all began with seed {seed})"

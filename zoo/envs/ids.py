@@ -1,20 +1,51 @@
-"""Names of environments: what they mean, and the environment that one names."""
+"""Names of environments: what they mean, and the environment that one names.
 
+CartPole             the newest version that gymnasium knows
+package:Name-v0      imports the package first, which registers the id
+path/to/file.py:f    what f, a function or a class in that file, returns
+
+The last two run code. Only names that a caller gave may come here, never one that was read from a file.
+"""
+
+import importlib
+import importlib.util
 import re
+import sys
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
-from zoo.errors import UserError, nearest
+from zoo.errors import UserError, nearest, said
 
 EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "shimmy": "atari"}
 
 
-def resolve_id(name: str) -> str:
-    """The registered id that `name` means: itself, or the newest version where it names none.
+def runs_code(name: str) -> bool:
+    """Whether a name is that of a package or a file, which resolving it imports."""
+    return ":" in name
 
-    A UserError with the nearest id for an unknown one; ids of optional packages are registered on the way.
+
+def is_file(name: str) -> bool:
+    """Whether a name is that of an object in a Python file."""
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def resolve_id(name: str) -> str:
+    """Return what `name` means: itself, or with the newest version where it has none.
+
+    Imports the package or the file that it names; ids of optional packages are registered on the way. Raises UserError,
+    with the nearest id, for an unknown one.
     """
+    if is_file(name):
+        load_name(name, "env")
+        return name
+    module, colon, bare = name.rpartition(":")
+    if colon:
+        before = set(gym.registry)
+        import_module(module, name)
+        return f"{module}:{_resolve_in(module, bare, set(gym.registry) - before)}"
     if name.startswith("ALE/"):
         _import_atari()
     if name in gym.registry:
@@ -33,6 +64,71 @@ def resolve_id(name: str) -> str:
     raise UserError(f"unknown environment {name!r}{hint}")
 
 
+def _resolve_in(module: str, name: str, registered: set[str]) -> str:
+    """Return the id that `name` means, which a module that was just imported should have registered."""
+    try:
+        return resolve_id(name)
+    except UserError:
+        if any(re.sub(r"-v\d+$", "", known) == re.sub(r"-v\d+$", "", name) for known in gym.registry):
+            raise
+        ids = ", ".join(sorted(registered)) or "none"
+        hint = f"; it has a {name}, which path/to/file.py:{name} names" if hasattr(sys.modules[module], name) else ""
+        raise UserError(f"{module} registers no id {name!r} with gymnasium (it registered: {ids}){hint}") from None
+
+
+def import_module(module: str, name: str) -> Any:
+    """Import the module that a name begins with. Raises UserError if that fails."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            raise UserError(
+                f"{name}: no module {module!r} is installed or on PYTHONPATH; a file is named path/to/file.py:make_env"
+            ) from None
+        raise UserError(f"{name}: {module} cannot be imported: {said(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{name}: {module} cannot be imported: {said(error)}") from error
+
+
+def load_name(name: str, setting: str) -> Any:
+    """Return the function or class that module:name or path/to/file.py:name names.
+
+    Raises UserError if there is none, or if the module cannot be imported.
+    """
+    path, _, attribute = name.rpartition(":")
+    if not path or not attribute:
+        raise UserError(f"{setting} {name!r}: expected module:Name or path/to/file.py:Name")
+    module = _load_file(Path(path), name) if is_file(name) else import_module(path, name)
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UserError(f"{name}: {path} has no function or class {attribute!r}{nearest(attribute, known)}")
+    return found
+
+
+def _load_file(path: Path, name: str) -> Any:
+    """Import a Python file, once; its folder joins the end of the module path, so that it finds what lies beside it."""
+    try:
+        path = path.expanduser().resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{name}: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    key = f"{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
+    if key in sys.modules:
+        return sys.modules[key]
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(key, path)
+    assert spec is not None  # of a path that ends in .py
+    assert spec.loader is not None
+    module = sys.modules[key] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[key]
+        raise UserError(f"{name}: {path} cannot be imported: {said(error)}") from error
+    return module
+
+
 def _import_atari() -> None:
     try:
         import ale_py
@@ -41,14 +137,22 @@ def _import_atari() -> None:
     gym.register_envs(ale_py)
 
 
-def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
-    """One environment; a UserError that names the extra where its package is missing."""
+def make_env(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
+    """Make one environment. Raises UserError, which names the extra where its package is missing."""
+    if is_file(name):
+        try:
+            env = load_name(name, "env")(**kwargs)
+        except TypeError as error:
+            raise UserError(f"{name} cannot be made with {kwargs or 'no arguments'}: {error}") from error
+        if not isinstance(env, gym.Env):
+            raise UserError(f"{name} returned {type(env).__name__}; expected a gymnasium.Env")
+        return env
     try:
-        return gym.make(env_id, **kwargs)
+        return gym.make(name, **kwargs)
     except (gym.error.DependencyNotInstalled, ImportError) as error:
-        entry = str(gym.spec(env_id).entry_point)
+        entry = str(gym.spec(name).entry_point)
         extra = next((extra for package, extra in EXTRAS.items() if package in entry), None)
         hint = f"pip install -e '.[{extra}]'" if extra else str(error)
-        raise UserError(f"{env_id} needs a package that is not installed: {hint}") from None
+        raise UserError(f"{name} needs a package that is not installed: {hint}") from None
     except (gym.error.Error, TypeError) as error:
-        raise UserError(f"{env_id} cannot be made: {error}") from None
+        raise UserError(f"{name} cannot be made: {error}") from None

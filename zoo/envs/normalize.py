@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from zoo.errors import UserError
-from zoo.spec import Array
+from zoo.spaces import Array, Flat
 
 EPS = 1e-8
 
@@ -53,12 +53,17 @@ class ObsNormalizer(RunningMoments):
     def __init__(self, space: spaces.Space[Any]) -> None:
         if not isinstance(space, spaces.Box) or space.dtype == np.uint8:
             raise UserError(f"normalize_obs needs observations of floats; this environment's are {space}")
-        super().__init__(space.shape)
+        self.masks = space.masks if isinstance(space, Flat) else 0  # the last entries, which stay as they are
+        super().__init__((space.shape[0] - self.masks,) if self.masks else space.shape)
 
     def __call__(self, obs: Array) -> Array:
-        """Whitened observations, float32; the statistics stay as they are."""
-        scaled = (obs - self.mean.numpy()) / np.sqrt(self.var.numpy() + EPS)
-        return np.clip(scaled, -10, 10).astype(np.float32)
+        """Return whitened observations, float32; the statistics stay as they are."""
+        scaled = (self._values(obs) - self.mean.numpy()) / np.sqrt(self.var.numpy() + EPS)
+        white = np.clip(scaled, -10, 10).astype(np.float32)
+        return np.concatenate([white, obs[..., -self.masks :]], -1) if self.masks else white
+
+    def _values(self, obs: Array) -> Array:
+        return obs[..., : -self.masks] if self.masks else obs
 
     def whiten(self, obs: Array, next_obs: Array, ended: Array, rows: Array) -> tuple[Array, Array]:
         """What to act on next and the successors, (B, ...) each, after the statistics took in `rows` of the former.
@@ -67,7 +72,7 @@ class ObsNormalizer(RunningMoments):
         (Stable-Baselines3's VecNormalize)
         """
         final = self(next_obs[ended])
-        self.update(obs[rows])
+        self.update(self._values(obs[rows]))
         obs = successors = self(obs)
         if ended.size:
             successors = obs.copy()

@@ -10,9 +10,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from zoo.envs.checks import cast, complaint
+from zoo.envs.flatten import Flattened
 from zoo.errors import EnvError, said, told
-from zoo.spec import Array
+from zoo.spaces import COMPOSITE, Array, cast, complaint
 
 REALS = {float, np.float64, np.float32}  # what rewards are most often
 FLAGS = {bool, np.bool_}
@@ -91,6 +91,8 @@ def _explained(text: str, cause: BaseException | None) -> EnvError:
         return EnvError(text)
     if isinstance(cause, SystemExit):
         return EnvError(f"{text}: it called sys.exit({told(cause.code, repr)})")
+    if isinstance(cause, EnvError):
+        return EnvError(f"{text}: its {cause}")
     if not isinstance(cause, Exception):
         return EnvError(f"{text}: {said(cause)}")
     trace = "".join(traceback.format_exception(cause)).rstrip()
@@ -99,7 +101,8 @@ def _explained(text: str, cause: BaseException | None) -> EnvError:
 
 def _guarded(factory: Callable[[], gym.Env[Any, Any]], index: int) -> gym.Env[Any, Any]:
     with making(f"environment {index}"):
-        return Guard(factory(), index)
+        env = factory()
+        return Guard(Flattened(env) if isinstance(env.observation_space, COMPOSITE) else env, index)
 
 
 @contextmanager

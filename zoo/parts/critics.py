@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from zoo.parts.discrete import allow
 from zoo.parts.networks import ACTIVATIONS, Activation, Distribution, Encoder, linear, mlp
 from zoo.parts.policies import Categorical, take
 from zoo.spec import Spec
@@ -22,7 +23,7 @@ class Q(nn.Module):
 
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation, *, dueling: bool = False) -> None:
         super().__init__()
-        encoder = Encoder(spec)
+        encoder, self.masks = Encoder(spec), spec.num_masks
         self.body = nn.Sequential(encoder, *mlp([encoder.num_features, *hidden], activation))
         self.advantage = linear(hidden[-1], spec.action_sizes[0])
         self.value = linear(hidden[-1], 1) if dueling else None
@@ -30,9 +31,9 @@ class Q(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         features = self.body(obs)
         advantage = self.advantage(features)
-        if self.value is None:
-            return advantage
-        return self.value(features) + advantage - advantage.mean(-1, keepdim=True)
+        if self.value is not None:
+            advantage = self.value(features) + advantage - advantage.mean(-1, keepdim=True)
+        return allow(advantage, obs, self.masks)
 
 
 class EnsembleLinear(nn.Module):

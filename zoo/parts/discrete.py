@@ -34,11 +34,25 @@ class MultiCategorical:
         return torch.stack([part.entropy() for part in self.parts], -1).sum(-1)
 
 
-class EpsilonGreedy:
-    """The best action by Q, (N, A), but with chance ε any action, uniformly."""
+NEVER = -1e8  # in the place of values and logits of actions that are not allowed; finite, so that 0 x NEVER is 0
 
-    def __init__(self, q: Tensor, epsilon: float | Tensor) -> None:
-        self.best, self.num_actions, self.epsilon = q.argmax(-1), q.shape[-1], epsilon
+
+def allow(values: Tensor, obs: Tensor, num_masks: int) -> Tensor:
+    """Values or logits, (N, A), of the actions that observations, (N, F + A), allow; NEVER for the others."""
+    return torch.where(obs[..., -num_masks:] > 0, values, NEVER) if num_masks else values
+
+
+class EpsilonGreedy:
+    """The best action by Q, (N, A), but with chance ε any action, uniformly.
+
+    With `masked`, any that is allowed: whose Q is not `NEVER`.
+    """
+
+    def __init__(self, q: Tensor, epsilon: float | Tensor, *, masked: bool = False) -> None:
+        self.best, self.epsilon = q.argmax(-1), epsilon
+        self.allowed = (q > NEVER).float() if masked else None
+        # Where an episode has ended nothing is allowed, and nothing is multiplied with it but 0.
+        self.num_actions = q.shape[-1] if self.allowed is None else self.allowed.sum(-1).clamp(min=1)
 
     @staticmethod
     def noise(*shape: int, generator: Generator) -> Tensor:
@@ -48,7 +62,10 @@ class EpsilonGreedy:
     def sample(self, noise: Tensor) -> Tensor:
         """One action a row, (N,); `noise` (N, 2) says whether to explore, and where."""
         chance, choice = noise.unbind(-1)
-        return torch.where(chance < self.epsilon, (choice * self.num_actions).long(), self.best)
+        explored = (choice * self.num_actions).long()
+        if self.allowed is not None:  # the first action up to which so many are allowed, and one more
+            explored = (self.allowed.cumsum(-1) <= explored.unsqueeze(-1)).sum(-1)
+        return torch.where(chance < self.epsilon, explored, self.best)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """log π(a|s), (N,)."""
@@ -56,4 +73,5 @@ class EpsilonGreedy:
 
     def mean(self, q: Tensor) -> Tensor:
         """Σ_a π(a|s) Q(s, a) of other values for the same actions, (N, A) to (N,)."""
-        return self.epsilon * q.mean(-1) + (1 - self.epsilon) * take(q, self.best)
+        mean = q.mean(-1) if self.allowed is None else (self.allowed * q).sum(-1) / self.num_actions
+        return self.epsilon * mean + (1 - self.epsilon) * take(q, self.best)

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
 from zoo.parts.cnn import _channels_last, _nature_cnn, _small_cnn, orthogonal
-from zoo.parts.discrete import MultiCategorical
+from zoo.parts.discrete import MultiCategorical, allow
 from zoo.parts.policies import Categorical, Gaussian
 from zoo.spec import Spec
 
@@ -38,12 +38,12 @@ def mlp(sizes: Sequence[int], activation: Activation, gain: float | None = None)
 
 
 class Encoder(nn.Module):
-    """Observations to flat float features, (N, F): one-hot integers, flat vectors, a small CNN for images."""
+    """Observations to flat float features, (N, F): one-hot integers, flat vectors, a small CNN for images; no masks."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.event_dims = len(spec.obs_shape)
-        self.choices = 0
+        self.choices, self.masks = 0, spec.num_masks
         self.cnn: nn.Module | None = None
         if isinstance(spec.observation_space, spaces.Discrete):
             self.num_features = self.choices = int(spec.observation_space.n)
@@ -54,13 +54,13 @@ class Encoder(nn.Module):
             with torch.no_grad():
                 self.num_features = self.cnn(torch.zeros(1, channels, height, width)).shape[1]
         else:
-            self.num_features = math.prod(spec.obs_shape)
+            self.num_features = math.prod(spec.obs_shape) - self.masks
 
     def forward(self, obs: Tensor) -> Tensor:
         if self.choices:
             return F.one_hot(obs, self.choices).float()
         if self.event_dims == 1:
-            return obs
+            return obs[..., : self.num_features] if self.masks else obs
         if self.cnn is None:
             return obs.reshape(*obs.shape[: obs.ndim - self.event_dims], self.num_features)
         lead = obs.shape[:-3]
@@ -93,7 +93,10 @@ class Policy(nn.Module):
         super().__init__()
         encoder = Encoder(spec)
         self.is_box = isinstance(spec.action_space, spaces.Box)
-        self.is_multi = isinstance(spec.action_space, spaces.MultiDiscrete)
+        self.is_multi, self.masks = (
+            isinstance(spec.action_space, spaces.MultiDiscrete | spaces.MultiBinary),
+            spec.num_masks,
+        )
         self.sizes = spec.action_sizes
         num_outputs = sum(self.sizes)
         body = mlp([encoder.num_features, *hidden], activation, math.sqrt(2))
@@ -107,7 +110,7 @@ class Policy(nn.Module):
         return noise.normal_(generator=generator) if self.is_box else noise.exponential_(generator=generator)
 
     def forward(self, obs: Tensor) -> Distribution:
-        out = self.net(obs)
+        out = allow(self.net(obs), obs, self.masks)
         if self.is_box:
             return Gaussian(out, self.log_std)
         return MultiCategorical(out, self.sizes) if self.is_multi else Categorical(out)

@@ -2,8 +2,8 @@
 
 from zoo.runs.api import load, log_every, resume, run, train
 from zoo.runs.assemble import assemble
-from zoo.runs.prepare import default_folder, prepare
-from zoo.runs.resumed import resumed_settings, settings_of
+from zoo.runs.prepare import default_folder, prepare, task_of
+from zoo.runs.resumed import recorded_task, resumed_settings, settings_of
 
 __all__ = [
     "assemble",
@@ -11,9 +11,11 @@ __all__ = [
     "load",
     "log_every",
     "prepare",
+    "recorded_task",
     "resume",
     "resumed_settings",
     "run",
     "settings_of",
+    "task_of",
     "train",
 ]

@@ -15,19 +15,20 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from numpy.random import SeedSequence
 
-from zoo.envs.make import EnvLike
+from zoo.envs.task import EnvLike
 from zoo.errors import UserError
 from zoo.machine import torch_settings
 from zoo.runs import checkpoint
 from zoo.runs.assemble import assemble
 from zoo.runs.checkpointer import EVERY, Checkpointer, interval
-from zoo.runs.prepare import check_possible, prepare
+from zoo.runs.prepare import check_possible, prepare, task_of
 from zoo.runs.recorder import Recorder, Result, Row
 from zoo.runs.resumed import _changes, resumed_settings, settings_of
 from zoo.runs.stopping import Interrupter, Stopper
@@ -50,7 +51,8 @@ def train(
 ) -> Agent:
     """Train `algorithm` on `env` and return the agent; `settings` are any of the run's or the algorithm's own.
 
-    `env` is an id ("Pendulum" means the newest version), a function that makes an environment, or an environment
+    `env` is an id ("Pendulum" means the newest version), an id of a package that is to be imported ("package:Name-v0"),
+    a function or class in a file ("path/to/file.py:make_env"), a function that makes an environment, or an environment
     (alone, and so with the defaults rather than settings tuned for several).
     `preset` names settings of the registry that give way to those tuned for `env`: "sb3" is Stable-Baselines3's way.
     With `out`, the run is written into that folder, which must be new, with a checkpoint every so many steps, or
@@ -72,25 +74,24 @@ def resume(
 ) -> Result:
     """Go on with the run in `folder` from its newest checkpoint, as if it had never stopped.
 
-    `repeated` are settings of the run (engine, ray_address, actors, num_envs): the folder may be a stranger's, so what
-    would talk to a cluster, or start more than this machine has cores for, must be asked for by the caller, too.
-    `env` is needed where the run was not trained on an environment's id. `total_steps` replaces the run's own: what
-    follows the fraction of the run that is done (learning rates, exploration) then follows the new one. Warnings say
+    `repeated` are settings of the run (engine, ray_address, actors, num_envs, wrap, env_kwargs): the folder may be a
+    stranger's, so what would talk to a cluster, start more than this machine has cores for, or run code, must be asked
+    for by the caller, too. `env` is needed where the run was not trained on the bare id of an environment.
+    `total_steps` replaces the run's own: what follows the fraction of the run that is done (learning rates,
+    exploration) then follows the new one. Warnings say
     what makes the run differ from an uninterrupted one. Raises UserError if no checkpoint is whole, or if none fits.
     """
     folder = Path(folder)
-    settings = resumed_settings(folder, total_steps, repeated)
+    settings = resumed_settings(folder, total_steps, repeated, env=env)
     for line in _changes(settings, settings_of(folder)):
         warnings.warn(line, stacklevel=2)
     check_possible(settings, env or settings.env)
-    return run(
-        settings, env or settings.env, out=folder, checkpoint_every=checkpoint_every, resumed=True, on_row=on_row
-    )
+    return run(settings, env, out=folder, checkpoint_every=checkpoint_every, resumed=True, on_row=on_row)
 
 
 def run(
     settings: Settings,
-    env: EnvLike,
+    env: EnvLike | None = None,
     *,
     out: Path | None = None,
     checkpoint_every: str | int = EVERY,
@@ -99,19 +100,20 @@ def run(
 ) -> Result:
     """Train, evaluate and save as `settings` say; `on_row` sees each row of metrics as it is written.
 
+    `env`, a function or an environment, takes the place of the name in `settings`.
     With `resumed`, `out` is the folder of a run that goes on from its newest checkpoint.
 
     All randomness comes from the seed, in streams that share nothing: weights and noise, training episodes,
     evaluations for the best agent. The final evaluation has seeds of its own, the same for every run.
     """
     started, every = time.monotonic(), interval(checkpoint_every)
-    env = settings.env if isinstance(env, str) else env
+    task = task_of(settings, env)
     make_stream, train_stream, validation_stream = SeedSequence(settings.run.seed).spawn(3)
-    eval_env: EnvLike = copy.deepcopy(env) if isinstance(env, gym.Env) else env
+    eval_task = replace(task, env=copy.deepcopy(task.env)) if isinstance(task.env, gym.Env) else task
     # The settings of a run that is resumed may be a stranger's: its networks must fit the size of its checkpoint.
     with _budget(out) if resumed and out is not None else nullcontext():
-        learner, agent = assemble(settings, env, make_stream, train_stream)
-    recorder = Recorder(settings, agent, eval_env, validation_stream, started)
+        learner, agent = assemble(settings, task, make_stream, train_stream)
+    recorder = Recorder(settings, agent, eval_task, validation_stream, started)
     with ExitStack() as stack:
         stack.callback(learner.source.close)
         stack.enter_context(torch_settings(settings.run.threads, settings.run.precision))

@@ -12,8 +12,9 @@ from zoo.actors.processes import Processes
 from zoo.actors.remote import Job, Remote
 from zoo.envs.autoreset import autoreset_mode
 from zoo.envs.envs import Envs
-from zoo.envs.make import EnvLike, vectorize
+from zoo.envs.make import vectorize
 from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
+from zoo.envs.task import Task
 from zoo.errors import UserError
 from zoo.protocol import Algorithm, Buffer, Discounted, Source
 from zoo.settings import Settings
@@ -25,15 +26,15 @@ from zoo.training.loop import Inline, Learner
 
 
 def assemble(
-    settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
+    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence
 ) -> tuple[Learner, Agent]:
     """Make a learner and the agent that it trains, as `settings` say; both untrained."""
     source: Source
     if settings.run.engine == "inline":
-        algo, source, buffer = _inline(settings, env, make_stream, train_stream)
+        algo, source, buffer = _inline(settings, task, make_stream, train_stream)
         spec, obs_normalizer = source.envs.spec, source.envs.obs_normalizer
     else:
-        algo, source, buffer, spec = _remote(settings, env, make_stream, train_stream)
+        algo, source, buffer, spec = _remote(settings, task, make_stream, train_stream)
         obs_normalizer = None
     size = {"total_steps": settings.run.total_steps, "num_envs": source.num_envs}
     compiled = compile_step(algo, buffer, settings.run.compile, kernels=settings.run.kernels, **size)
@@ -43,10 +44,10 @@ def assemble(
 
 
 def _inline(
-    settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
+    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence
 ) -> tuple[Algorithm, Inline, Buffer]:
     run = settings.run
-    vector = vectorize(env, run.num_envs, run.vec)
+    vector = vectorize(task, run.num_envs, run.vec)
     envs = Envs(
         vector,
         train_stream,
@@ -74,10 +75,10 @@ def _make(name: str, config: Any, spec: Spec, seeds: SeedSequence) -> Algorithm:
 
 
 def _remote(
-    settings: Settings, env: EnvLike, make_stream: SeedSequence, train_stream: SeedSequence
+    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence
 ) -> tuple[Algorithm, Remote, Buffer, Spec]:
     run = settings.run
-    vector = vectorize(env, 1, run.vec)
+    vector = vectorize(task, 1, run.vec)
     spec = Spec(vector.single_observation_space, vector.single_action_space, scale_actions=run.scale_actions)
     mode = autoreset_mode(vector)
     vector.close()
@@ -85,7 +86,7 @@ def _remote(
     buffer = algo.make_buffer(spec, run.actors * run.num_envs)
     job = Job(
         make=partial(_make, settings.algorithm, settings.config),
-        env=env,
+        task=task,
         num_envs=run.num_envs,
         vec=run.vec,
         scale_actions=run.scale_actions,

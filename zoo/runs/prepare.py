@@ -1,5 +1,6 @@
 """Settings of a run that begins, resolved and checked."""
 
+import re
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 
 from zoo import registry
-from zoo.envs.ids import resolve_id
-from zoo.envs.make import EnvLike
+from zoo.envs.ids import resolve_id, runs_code
+from zoo.envs.task import EnvLike, Task
 from zoo.errors import UserError
+from zoo.runs.resumed import OF_ENVIRONMENTS
 from zoo.settings import Settings, resolve
 from zoo.taxonomy import Data
 
@@ -30,6 +32,12 @@ def prepare(
         settings = replace(settings, run=replace(settings.run, seed=seed))
     check_possible(settings, env)
     return settings
+
+
+def task_of(settings: Settings, env: EnvLike | None = None) -> Task:
+    """Return what makes the environments of a run; `env`, if it is given, takes the place of the recorded name."""
+    described = {field: getattr(settings.run, name) for name, field in OF_ENVIRONMENTS.items()}
+    return Task(settings.env if env is None or isinstance(env, str) else env, **described)
 
 
 def check_possible(settings: Settings, env: EnvLike) -> None:
@@ -67,5 +75,5 @@ def _name(env: EnvLike) -> str:
 
 def default_folder(settings: Settings) -> Path:
     """Return a folder that no other run has: runs/<algorithm>-<env>-s<seed>-<random>."""
-    env = settings.env.replace("/", "-")
+    env = re.sub(r"[^\w.-]+", "-", settings.env.rpartition("/")[2] if runs_code(settings.env) else settings.env)
     return Path("runs") / f"{settings.algorithm}-{env}-s{settings.run.seed}-{uuid.uuid4().hex[:6]}"

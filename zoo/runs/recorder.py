@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.random import SeedSequence
 
-from zoo.envs.make import EnvLike
+from zoo.envs.task import Task
 from zoo.errors import StorageError, UserError
 from zoo.runs.checkpoint import FOLDER as CHECKPOINTS
 from zoo.settings import Settings
@@ -64,7 +64,7 @@ class Recorder:
         self,
         settings: Settings,
         agent: Agent,
-        eval_env: EnvLike,
+        eval_env: Task,
         validation: SeedSequence,
         started: float,
     ) -> None:

@@ -1,14 +1,18 @@
 """Settings of a run that goes on, from its folder, which may be a stranger's."""
 
+import json
 import os
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from zoo import registry
 from zoo.config import build
+from zoo.envs.ids import resolve_id, runs_code
+from zoo.envs.task import EnvLike, Task
 from zoo.errors import UserError
 from zoo.runs.recorder import CONFIG, versions
 from zoo.settings import Run, Settings
@@ -17,23 +21,93 @@ from zoo.storage.untrusted import read_json
 
 # What a run's folder may ask for unrepeated: environments in all, and processes for each core.
 ENVIRONMENTS, PROCESSES = 1024, 4
+STRANGER = "a run's folder may be a stranger's"
+# The settings of a run that say what its environment is, and what a Task calls them.
+OF_ENVIRONMENTS = {
+    "env_kwargs": "kwargs",
+    "wrap": "wrap",
+    "frame_stack": "frame_stack",
+    "action_masks": "action_masks",
+}
 
 
-def resumed_settings(folder: Path, total_steps: int | str | None, repeated: Mapping[str, Any]) -> Settings:
-    """Return the settings of a run's folder, with another budget if one is given.
+def resumed_settings(
+    folder: Path, total_steps: int | str | None, repeated: Mapping[str, Any], *, env: EnvLike | None = None
+) -> Settings:
+    """Return the settings of a run's folder, with another budget, or another name of its environment, if one is given.
 
     Raises UserError if they are no settings, or reach further than `repeated` allows.
     """
     settings = Settings.from_json(settings_of(folder), str(folder / CONFIG))
-    _check_reach(folder, settings.run, repeated)
+    _check_reach(folder, settings, repeated, env)
+    if isinstance(env, str):
+        settings = replace(settings, env=resolve_id(env))
     if total_steps is None:
         return settings
     changed = build(Run, asdict(settings.run) | {"total_steps": total_steps}, "--resume")
     return replace(settings, run=changed, sources=settings.sources | {"total_steps": "resume"})
 
 
-def _check_reach(folder: Path, run: Run, repeated: Mapping[str, Any]) -> None:
-    """Raise UserError unless the caller repeats what leads to other machines, or beyond what this one has."""
+def recorded_task(folder: Path, record: Mapping[str, Any], env: str | None, given: Mapping[str, Any]) -> Task:
+    """Return what makes the environment of a run's folder, to play in it; `env` and `given` replace what is recorded.
+
+    Raises UserError if that runs code which the caller has not named.
+    """
+    recorded = record.get("run", {})
+    if not isinstance(recorded, dict):
+        raise UserError(f"{folder / CONFIG} has no settings: run = {recorded!r:.50}")
+    run = build(Run, {name: recorded[name] for name in OF_ENVIRONMENTS if name in recorded} | dict(given), str(folder))
+    named = {**given, **({} if env is None else {"env": env})}
+    missing = {name: text for name, text in _code(record["env"], run).items() if name not in named}
+    if missing:
+        raise UserError(f"{folder} was trained {_with(missing)}; {STRANGER}: add {_flags(missing)}")
+    return Task(
+        _known(folder, env or record["env"]), **{field: getattr(run, name) for name, field in OF_ENVIRONMENTS.items()}
+    )
+
+
+def _known(folder: Path, name: str) -> str:
+    try:
+        return resolve_id(name)
+    except UserError as error:
+        raise UserError(
+            f"{folder}: {error}; if it is an environment of your own, name it: --env path/to/file.py:make_env, or in "
+            f"Python zoo.resume({str(folder)!r}, make_env) and zoo.evaluate(agent, make_env)"
+        ) from None
+
+
+def _code(env: str, run: Run) -> dict[str, str]:
+    """Return what of a recorded environment imports code or names files when it is made, by the names of its flags."""
+    code = {"env": env} if runs_code(env) else {}
+    if run.wrap:
+        code["wrap"] = ",".join(run.wrap)
+    if any(re.search(r"[/\\:.]", text) for text in _texts(run.env_kwargs)):
+        code["env_kwargs"] = json.dumps(run.env_kwargs)
+    return code
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in (*value.keys(), *value.values()):
+            yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+
+
+def _flags(values: Mapping[str, Any]) -> str:
+    return " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in values.items())
+
+
+def _with(code: Mapping[str, str]) -> str:
+    return "with " + " and ".join(f"{name} {value!r:.100}" for name, value in code.items()) + ", which runs code"
+
+
+def _check_reach(folder: Path, settings: Settings, repeated: Mapping[str, Any], env: EnvLike | None) -> None:
+    """Raise UserError unless the caller repeats what leads to other machines, beyond what this one has, or to code."""
+    run = settings.run
     same = build(Run, repeated, "--resume")
     for name in repeated:
         mine, theirs = getattr(same, name), getattr(run, name)
@@ -49,13 +123,15 @@ def _check_reach(folder: Path, run: Run, repeated: Mapping[str, Any]) -> None:
         needed += ["actors", "num_envs"]
         sum_of = f"actors {run.actors:,} x num_envs {run.num_envs:,} = {environments:,} environments"
         reasons.append(f"{sum_of} in {max(processes, 1):,} processes on {cores} cores")
-    missing = [name for name in needed if name not in repeated]
-    if missing:
-        flags = " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(getattr(run, name)))}" for name in needed)
+    asked = {name: getattr(run, name) for name in needed} | _code(settings.env, run)
+    reasons += ["code of its own"] if len(asked) > len(needed) else []
+    if any(name not in {**repeated, **({} if env is None else {"env": env})} for name in asked):
         raise UserError(
-            f"{folder} asks for {' and '.join(reasons)}, and a run's folder may be a stranger's; to go on, repeat it: "
-            f"zoo run --resume {shlex.quote(str(folder))} {flags}"
+            f"{folder} asks for {' and '.join(reasons)}, and {STRANGER}; to go on, repeat it: "
+            f"zoo run --resume {shlex.quote(str(folder))} {_flags(asked)}"
         )
+    if env is None:
+        _known(folder, settings.env)
 
 
 def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:

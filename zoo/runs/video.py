@@ -1,6 +1,7 @@
 """Agents at play: in a window, or written to a GIF or a video."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from zoo.envs.envs import episode_seed
-from zoo.envs.ids import make_env
-from zoo.envs.sync import Guard
+from zoo.envs.sync import _guarded
+from zoo.envs.task import Task
 from zoo.errors import EnvError, StorageError, UserError
 from zoo.spec import Spec
 from zoo.storage.agent import Agent
@@ -20,16 +21,16 @@ from zoo.training.evaluation import EVALUATION
 CODECS = {".mp4": "libx264", ".webm": "libvpx-vp9"}  # of ffmpeg
 
 
-def play(agent: Agent, env_id: str, *, episodes: int, seed: int) -> list[float]:
+def play(agent: Agent, task: Task, *, episodes: int, seed: int) -> list[float]:
     """Show episodes in a window; returns their returns. The episodes are those that `evaluate` runs first."""
-    env = Guard(make_env(env_id, render_mode="human"), 0)
+    env = _guarded(partial(task, render_mode="human"), 0)
     try:
         return [sum(_rewards(agent, env, number, seed)) for number in range(episodes)]
     finally:
         env.close()
 
 
-def write(agent: Agent, env_id: str, file: Path, *, episodes: int, seed: int) -> list[float]:
+def write(agent: Agent, task: Task, file: Path, *, episodes: int, seed: int) -> list[float]:
     """Write episodes to a .gif, .mp4 or .webm file; returns their returns.
 
     Raises UserError if the suffix is another or the folder is missing, and StorageError if the file cannot be written.
@@ -42,14 +43,14 @@ def write(agent: Agent, env_id: str, file: Path, *, episodes: int, seed: int) ->
         except ImportError:
             raise UserError(f"{file.suffix} files need an extra: pip install -e '.[video]'") from None
     with open_folder(file.parent) as folder:
-        returns, frames, fps = _film(agent, env_id, episodes, seed)
+        returns, frames, fps = _film(agent, task, episodes, seed)
         folder.write_product(file.name, _encode(file, frames, fps))
     return returns
 
 
-def _film(agent: Agent, env_id: str, episodes: int, seed: int) -> tuple[list[float], list[Any], float]:
+def _film(agent: Agent, task: Task, episodes: int, seed: int) -> tuple[list[float], list[Any], float]:
     """Play episodes; returns their returns, the pictures of all steps, and how many of these make a second."""
-    env = Guard(make_env(env_id, render_mode="rgb_array"), 0)
+    env = _guarded(partial(task, render_mode="rgb_array"), 0)
     frames: list[Any] = []
     returns = []
     for number in range(episodes):
@@ -91,7 +92,7 @@ def _rewards(agent: Agent, env: gym.Env[Any, Any], number: int, seed: int) -> It
     agent.spec.check_same(Spec(env.observation_space, env.action_space))
     ended = False
     while not ended:
-        action, _ = agent.predict(obs)
-        obs, reward, terminated, truncated, _ = env.step(action)
+        encoded = agent.spec.encode_obs(np.asarray(obs)[None], 1)
+        obs, reward, terminated, truncated, _ = env.step(agent.respond(encoded)[0])
         ended = terminated or truncated
         yield float(reward)

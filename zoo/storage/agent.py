@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo import registry
-from zoo.envs.checks import cast, complaint, range_of
 from zoo.envs.normalize import ObsNormalizer
-from zoo.errors import UserError
+from zoo.errors import EnvError, UserError, said
 from zoo.protocol import END, Algorithm, Optimizer
-from zoo.spec import Array, Spec
+from zoo.spaces import Array, Flat, cast, complaint
+from zoo.spec import Spec, Unfit
 from zoo.storage.description import Description, describe
 from zoo.storage.files import Folder, open_folder
 from zoo.storage.state import saved_names
@@ -39,6 +39,7 @@ class Agent(nn.Module):
         state: Any = None,
         episode_start: Any = None,
         deterministic: bool = True,
+        action_masks: Any = None,
     ) -> tuple[Array, Any]:
         """Return (action, state) for one observation or a batch of them, (N, ...), in the environment's own units.
 
@@ -46,18 +47,22 @@ class Agent(nn.Module):
         its end, noise on actions, no warm-up. It draws from a stream of its own, so that training goes on as if nobody
         had asked. `episode_start`, a flag or (N,) of them, says which observations begin an episode, where
         Ornstein-Uhlenbeck noise starts anew; nothing else depends on it. `state` belongs to Stable-Baselines3's
-        interface: agents here keep none, and return what they were given.
+        interface: agents here keep none, and return what they were given. `action_masks`, (A,) or (N, A), says which
+        actions are allowed, to an agent that was trained with masks.
 
         Raises UserError if an observation has another shape, or values that the type of its space does not hold.
         """
-        encoded = _encoded(obs, self.spec)
+        encoded = _encoded(obs, self.spec, action_masks)
         single = encoded.shape == self.spec.obs_shape
         batch = encoded[None] if single else encoded
-        if self.obs_normalizer is not None:
-            batch = self.obs_normalizer(batch)
         started = None if episode_start is None else _flags(episode_start, len(batch))
-        action = self.spec.decode_action(self.act(batch, deterministic, started))
+        action = self.respond(batch, deterministic, started)
         return (action[0] if single else action), state
+
+    def respond(self, encoded: Array, deterministic: bool = True, started: Array | None = None) -> Array:
+        """Return actions in the environment's units for observations in the algorithm's form, (N, ...)."""
+        obs = encoded if self.obs_normalizer is None else self.obs_normalizer(encoded)
+        return self.spec.decode_action(self.act(obs, deterministic, started))
 
     @torch.inference_mode()
     def act(self, obs: Array, deterministic: bool = True, started: Array | None = None) -> Array:
@@ -103,12 +108,15 @@ class Agent(nn.Module):
         folder.write_json(DESCRIPTION, {"schema": SCHEMA} | description.model_dump())
 
 
-def _encoded(obs: Any, spec: Spec) -> Array:
+def _encoded(obs: Any, spec: Spec, masks: Any) -> Array:
     """Return one observation or a batch of them as algorithms see them.
 
     Raises UserError if the shape is another, or if a cast would change more than the precision of a value.
     """
-    given, dtype = _array("observation", obs), spec.obs_dtype
+    given = _flattened(obs, spec, masks) if isinstance(spec.observation_space, Flat) else _array("observation", obs)
+    if masks is not None and not spec.num_masks:
+        raise UserError("action_masks are for agents that were trained with --action-masks; this one was not")
+    dtype = spec.obs_dtype
     if given.dtype != dtype:
         typed, kept = cast(given, dtype)
         if not kept.all():
@@ -116,13 +124,25 @@ def _encoded(obs: Any, spec: Spec) -> Array:
         given = typed
     if spec.obs_shape not in (given.shape, given.shape[1:]):
         raise UserError(f"observation of shape {given.shape}; expected {spec.obs_shape} or a batch of these")
-    encoded = spec.encode_obs(given)
-    in_range, otherwise = range_of(spec)
-    if in_range is not None:
-        fits = in_range(encoded)
-        if np.count_nonzero(fits) < fits.size:  # `all` takes three times as long for a few
-            raise UserError(f"observation is {otherwise}: {given[~fits].flat[0]}")
-    return encoded
+    single = given.shape == spec.obs_shape
+    batch = given[None] if single else given
+    try:
+        encoded = spec.encode_obs(batch, len(batch))
+    except Unfit as unfit:
+        raise UserError(str(unfit)) from None
+    return encoded[0] if single else encoded
+
+
+def _flattened(obs: Any, spec: Spec, masks: Any) -> Array:
+    """Return one observation or a batch of them as vectors. Raises UserError for what is not in their space."""
+    space = spec.observation_space
+    assert isinstance(space, Flat)
+    try:
+        return space.flatten_batch(obs, masks) if space.is_batch(obs) else space.flatten(obs, masks)
+    except EnvError as error:
+        raise UserError(str(error)) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"observation is none of {space}: {said(error)}") from None
 
 
 def _flags(given: Any, count: int) -> Array:

@@ -11,9 +11,11 @@ import numpy as np
 from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
-from zoo.spec import Array, Spec
+from zoo.spaces import Array, Flat
+from zoo.spec import Spec
 
 SPACE_LIMIT = 2**22  # elements of a space: an image of 1024 x 1024 x 4
+PARTS_LIMIT = 1000  # of a Dict or a Tuple
 
 Integer = Literal["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 Number = Literal[Integer, "bool", "float16", "float32", "float64"]
@@ -97,6 +99,66 @@ class MultiDiscreteSpace(_Strict):
         return self
 
 
+class MultiBinarySpace(_Strict):
+    """A MultiBinary space: an array of this shape of 0 and 1."""
+
+    type: Literal["MultiBinary"]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=SPACE_LIMIT)]], Field(min_length=1, max_length=32)]
+
+    def space(self) -> spaces.MultiBinary:
+        """Make the space."""
+        return spaces.MultiBinary(self.shape if len(self.shape) > 1 else self.shape[0])
+
+
+class DictSpace(_Strict):
+    """A Dict of spaces, in the order in which gymnasium flattens them."""
+
+    type: Literal["Dict"]
+    parts: Annotated[list[tuple[Annotated[str, Field(max_length=1000)], "AnySpace"]], Field(max_length=PARTS_LIMIT)]
+
+    def space(self) -> spaces.Dict:
+        """Make the space."""
+        return spaces.Dict([(name, part.space()) for name, part in self.parts])
+
+
+class TupleSpace(_Strict):
+    """A Tuple of spaces."""
+
+    type: Literal["Tuple"]
+    parts: Annotated[list["AnySpace"], Field(max_length=PARTS_LIMIT)]
+
+    def space(self) -> spaces.Tuple[Any]:
+        """Make the space."""
+        return spaces.Tuple([part.space() for part in self.parts])
+
+
+class FlatSpace(_Strict):
+    """Observations of another space as flat vectors, with the masks of so many actions behind them."""
+
+    type: Literal["Flat"]
+    source: "AnySpace"
+    masks: Annotated[int, Field(ge=0, le=SPACE_LIMIT)]
+
+    def space(self) -> Flat:
+        """Make the space. Raises ValueError if it is larger than `SPACE_LIMIT`."""
+        source = self.source.space()
+        if flat_size(source) > SPACE_LIMIT:
+            raise ValueError(f"{flat_size(source):,} elements; expected at most {SPACE_LIMIT:,}")
+        return Flat(source, self.masks)
+
+
+def flat_size(space: spaces.Space[Any]) -> int:
+    """Return the length of the vectors into which gymnasium flattens a space; 0 for one that it cannot flatten."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        return sum(map(flat_size, parts))
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return sum(int(n) for n in space.nvec.reshape(-1))
+    return math.prod(space.shape or ())
+
+
 def _numbers(texts: Iterable[str]) -> Array:
     """Return the numbers that bounds are saved as; integers are not rounded to floats."""
     return np.array([int(text) if text.lstrip("-").isdecimal() else float(text) for text in texts])
@@ -110,7 +172,10 @@ def _fits(values: Array, dtype: str) -> bool:
         return bool((values.astype(dtype).astype(values.dtype) == values).all())
 
 
-AnySpace = Annotated[BoxSpace | DiscreteSpace | MultiDiscreteSpace, Field(discriminator="type")]
+AnySpace = Annotated[
+    BoxSpace | DiscreteSpace | MultiDiscreteSpace | MultiBinarySpace | DictSpace | TupleSpace | FlatSpace,
+    Field(discriminator="type"),
+]
 
 
 class Spaces(_Strict):
@@ -145,6 +210,15 @@ def describe(spec: Spec) -> Spaces:
 
 def _describe(space: spaces.Space[Any]) -> AnySpace:
     dtype: Any = str(space.dtype)
+    if isinstance(space, Flat):
+        return FlatSpace.model_construct(type="Flat", source=_describe(space.source), masks=space.masks)
+    if isinstance(space, spaces.Dict):
+        parts = [(name, _describe(part)) for name, part in space.spaces.items()]
+        return DictSpace.model_construct(type="Dict", parts=parts)
+    if isinstance(space, spaces.Tuple):
+        return TupleSpace.model_construct(type="Tuple", parts=[_describe(part) for part in space.spaces])
+    if isinstance(space, spaces.MultiBinary):
+        return MultiBinarySpace.model_construct(type="MultiBinary", shape=list(space.shape))
     if isinstance(space, spaces.Box):
         number = float if np.issubdtype(space.dtype, np.floating) else int
         low, high = ([str(number(x)) for x in bound.reshape(-1)] for bound in (space.low, space.high))

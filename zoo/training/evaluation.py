@@ -12,7 +12,8 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from zoo.envs.envs import Envs
-from zoo.envs.make import EnvLike, vectorize
+from zoo.envs.make import vectorize
+from zoo.envs.task import EnvLike, Task, complete
 from zoo.errors import UserError
 from zoo.machine import torch_settings
 from zoo.protocol import Episode
@@ -51,7 +52,7 @@ class Evaluation:
 
 def evaluate(
     agent: Agent,
-    env: EnvLike,
+    env: EnvLike | Task,
     *,
     episodes: int = 100,
     seed: int | SeedSequence = 0,
@@ -72,7 +73,8 @@ def evaluate(
     if not isinstance(seed, SeedSequence) and not (isinstance(seed, Integral) and int(seed) >= 0):
         raise UserError(f"seed = {seed!r}; expected a whole number of at least 0")
     seeds = seed if isinstance(seed, SeedSequence) else SeedSequence(seed, spawn_key=(EVALUATION,))
-    vector = vectorize(env, 1 if isinstance(env, gym.Env) else min(num_envs, episodes))
+    task = complete(env, agent.spec)
+    vector = vectorize(task, 1 if isinstance(task.env, gym.Env) else min(num_envs, episodes))
     envs = Envs(vector, seeds, scale_actions=agent.spec.scale_actions)
     agent.spec.check_same(envs.spec)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)

@@ -1,0 +1,153 @@
+"""Values as their spaces say: casts that keep them, and composite observations as flat vectors."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from zoo.errors import EnvError, UserError, told
+
+Array = NDArray[Any]
+
+COMPOSITE = (spaces.Dict, spaces.Tuple, spaces.MultiBinary, spaces.MultiDiscrete)
+LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
+
+
+def cast(given: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Return `given` as `dtype`, and which of its values that kept but for their precision: none of another kind."""
+    if not _is_kind(given, dtype):
+        return given, np.zeros(given.shape, np.bool_)
+    with np.errstate(over="ignore"):
+        typed = given.astype(dtype)
+    return typed, np.isfinite(typed) == np.isfinite(given) if dtype.kind == "f" else typed == given
+
+
+def complaint(given: Array, kept: Array, dtype: np.dtype[Any]) -> str:
+    """Say what is wrong with an observation whose values are not all `kept` by a cast to `dtype`."""
+    if not _is_kind(given, dtype):
+        return f"is of {given.dtype}; its space is of {dtype}"
+    return f"holds {given[~kept].flat[0]}, which does not fit {dtype}"
+
+
+def _is_kind(given: Array, dtype: np.dtype[Any]) -> bool:
+    return given.dtype.kind in ("biuf" if dtype.kind == "f" else "biu")
+
+
+class Flat(spaces.Box):
+    """Observations of `source` as vectors of float32, made by gymnasium's `flatten`.
+
+    The last `masks` entries say which actions are allowed, 1 or 0 each. So a transition holds the masks of s and of s'
+    wherever it is stored or sent, and a network that reads them never chooses another action.
+    """
+
+    def __init__(self, source: spaces.Space[Any], masks: int = 0) -> None:
+        _check_source(source, source)
+        flat = spaces.flatten_space(source)
+        assert isinstance(flat, spaces.Box)  # of leaves that all have a size
+        with np.errstate(over="ignore"):
+            low, high = (bound.reshape(-1).astype(np.float32) for bound in (flat.low, flat.high))
+        super().__init__(np.append(low, np.zeros(masks)), np.append(high, np.ones(masks)), dtype=np.float32)
+        self.source, self.masks = source, masks
+
+    def __repr__(self) -> str:
+        return f"{self.source}, flat" + (f", with {self.masks} action masks" if self.masks else "")
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, Flat) and (self.source, self.masks) == (other.source, other.masks)
+
+    def flatten(self, obs: Any, mask: Any = None) -> Array:
+        """Return one observation of `source` as a vector, (F,), with the mask behind it.
+
+        Raises EnvError if it is none of `source`, or if the mask is not `masks` entries of 0 and 1.
+        """
+        problem = _problem(self.source, obs, "")
+        if problem:
+            raise EnvError(f"observation{problem}")
+        flat = spaces.flatten(self.source, obs)
+        if not self.masks:
+            return np.asarray(flat, np.float32)
+        return np.concatenate([np.asarray(flat, np.float32), self._mask(mask)])
+
+    def flatten_batch(self, obs: Any, masks: Any = None) -> Array:
+        """Return a batch of observations, as vector environments give them, as vectors, (N, F)."""
+        rows = list(_rows(self.source, obs))
+        masks = [None] * len(rows) if masks is None else list(masks)
+        return np.stack([self.flatten(row, mask) for row, mask in zip(rows, masks, strict=True)])
+
+    def is_batch(self, obs: Any) -> bool:
+        """Whether `obs` is a batch of observations rather than one."""
+        space, value = self.source, obs
+        while isinstance(space, spaces.Dict | spaces.Tuple):
+            key: Any = next(iter(space.spaces)) if isinstance(space, spaces.Dict) else 0
+            parts: Any = space.spaces
+            space, value = parts[key], value[key]
+        return np.ndim(value) > len(space.shape or ())
+
+    def _mask(self, given: Any) -> Array:
+        parts = given if isinstance(given, tuple) else (given,)
+        mask = np.concatenate([np.asarray(part).reshape(-1) for part in parts])
+        if mask.dtype.kind not in "biuf" or len(mask) != self.masks or not np.isin(mask, (0, 1)).all():
+            found = "none" if given is None else f"{' '.join(told(given, repr).split()):.100}"
+            raise EnvError(f"action_mask is {found}; expected {self.masks} values of 0 and 1, one for each action")
+        return mask.astype(np.float32)
+
+
+def _check_source(space: spaces.Space[Any], whole: spaces.Space[Any]) -> None:
+    """Raise UserError unless gymnasium can flatten `space`, a part of `whole`, into a vector of one size."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        for part in parts:
+            _check_source(part, whole)
+        if not parts:
+            raise UserError(f"observation space {whole} is empty; expected something to observe")
+        return
+    if not isinstance(space, LEAVES):
+        names = ", ".join(each.__name__ for each in (*LEAVES, spaces.Dict, spaces.Tuple))
+        raise UserError(f"observation space {whole}: {space} has no fixed size; a vector is made of {names}")
+    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3:
+        raise UserError(
+            f"observation space {whole}: the image {space} would become one flat vector; a wrapper "
+            "(--wrap module:Wrapper) can return the image alone, or what matters of it as a vector"
+        )
+
+
+def _problem(space: spaces.Space[Any], value: Any, where: str) -> str:
+    """Return what is wrong with a part of an observation, in words that follow its name; empty if nothing is."""
+    if isinstance(space, spaces.Dict):
+        missing = [key for key in space.spaces if not isinstance(value, Mapping) or key not in value]
+        if missing:
+            return f"{where} has no {missing[0]!r}; expected {', '.join(map(repr, space.spaces))}"
+        found = (_problem(part, value[key], f"{where}[{key!r}]") for key, part in space.spaces.items())
+        return next(filter(None, found), "")
+    if isinstance(space, spaces.Tuple):
+        if not isinstance(value, Sequence) or len(value) != len(space.spaces):
+            return f"{where} is no tuple of {len(space.spaces)}"
+        found = (_problem(part, value[i], f"{where}[{i}]") for i, part in enumerate(space.spaces))
+        return next(filter(None, found), "")
+    return _problem_of_leaf(space, value, where)
+
+
+def _problem_of_leaf(space: spaces.Space[Any], value: Any, where: str) -> str:
+    if not isinstance(space, spaces.Box):
+        text = " ".join(told(value, repr).split())
+        return "" if space.contains(value) else f"{where} is {text:.100}, which is not in {space}"
+    try:
+        given = np.asarray(value)
+    except ValueError as error:
+        return f"{where} is no array of one shape: {error}"
+    if given.shape != space.shape:
+        return f"{where} has shape {given.shape}; its space says {space.shape}"
+    _, kept = cast(given, np.dtype(space.dtype))
+    return "" if kept.all() else f"{where} {complaint(given, kept, np.dtype(space.dtype))}"
+
+
+def _rows(space: spaces.Space[Any], batch: Any) -> list[Any]:
+    """Split a batch of observations, arrays (N, ...) in the place of each leaf, into N of them."""
+    if isinstance(space, spaces.Dict):
+        columns = {key: _rows(part, batch[key]) for key, part in space.spaces.items()}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    if isinstance(space, spaces.Tuple):
+        return list(zip(*(_rows(part, batch[i]) for i, part in enumerate(space.spaces)), strict=True))
+    return list(np.asarray(batch))
