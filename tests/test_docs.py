@@ -27,10 +27,8 @@ from zoo.cli.options import AlgorithmGroup, require_env
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-EXAMPLES = [
-    DOCS / "adding-an-algorithm.md",
-    DOCS / "environments.md",
-]  # pages whose files, commands and scripts work as they are printed
+# Pages whose files, commands and scripts work as they are printed.
+EXAMPLES = [DOCS / "adding-an-algorithm.md", DOCS / "environments.md"]
 FILES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 ALGORITHMS = sorted(registry.load().algorithms)
 SAFE = {"list", "lookup", "show"}  # commands that are run as they stand

@@ -48,7 +48,8 @@ class Flat(spaces.Box):
         assert isinstance(flat, spaces.Box)  # of leaves that all have a size
         with np.errstate(over="ignore"):
             low, high = (bound.reshape(-1).astype(np.float32) for bound in (flat.low, flat.high))
-        super().__init__(np.append(low, np.zeros(masks)), np.append(high, np.ones(masks)), dtype=np.float32)
+        zeros = np.zeros(masks, np.float32)
+        super().__init__(np.append(low, zeros), np.append(high, zeros + 1), dtype=np.float32)
         self.source, self.masks = source, masks
 
     def __repr__(self) -> str:
