@@ -17,7 +17,7 @@ from stamps import make_stamping, parameter_of
 from zoo import registry
 from zoo.actors import remote as remote_actors
 from zoo.actors.processes import Processes
-from zoo.actors.remote import Collected, Job, Remote, Worker
+from zoo.actors.remote import Assignment, Collected, Remote, Worker
 from zoo.buffers.rows import allocate
 from zoo.machine import torch_settings
 from zoo.protocol import Progress, Transition
@@ -51,7 +51,7 @@ def stamped(name: str, env: object, make: object = make_stamping, **settings: ob
     overrides = {key: value for key, value in overrides.items() if key in known}
     prepared = prepare(name, env, overrides, source="argument")  # type: ignore[arg-type]
     algo, source, buffer, _ = _remote(prepared, env, SeedSequence(0), SeedSequence(1))  # type: ignore[arg-type]
-    source.job = replace(source.job, make=partial(make, name, prepared.config))  # type: ignore[operator]
+    source.assignment = replace(source.assignment, make=partial(make, name, prepared.config))  # type: ignore[operator]
     parameter_of(algo).data.fill_(0)
     return Learner(algo, source, buffer)
 
@@ -63,8 +63,8 @@ class Here:
         self.workers: dict[int, Worker] = {}
         self.requests: deque[tuple[int, int]] = deque()
 
-    def start(self, actor: int, job: Job) -> None:
-        self.job, self.workers[actor] = job, Worker(job, np.zeros((), np.int64))
+    def start(self, actor: int, assignment: Assignment) -> None:
+        self.assignment, self.workers[actor] = assignment, Worker(assignment, np.zeros((), np.int64))
 
     def publish(self, weights: torch.Tensor, version: int) -> None:
         self.weights, self.version = weights.clone(), version
@@ -74,7 +74,7 @@ class Here:
 
     def ready(self, timeout: float) -> list[Collected | int]:
         actor, step = self.requests.popleft()
-        shape = (self.job.max_rows, self.job.num_envs)
+        shape = (self.assignment.max_rows, self.assignment.num_envs)
         memory, alive = allocate(self.workers[actor].envs.spec, *shape), np.ones(shape, np.bool_)
         episodes = self.workers[actor].collect(self.weights, step, memory, alive)
         return [Collected(actor, self.version, memory, alive, episodes)]

@@ -16,6 +16,7 @@ from stamps import VECTORS, Stamps
 
 import zoo
 from zoo.actors.cluster import Cluster, RayWorker
+from zoo.envs.task import Task
 from zoo.errors import ActorError, DivergedError, EnvError, UserError
 from zoo.protocol import Progress
 
@@ -52,7 +53,7 @@ def test_an_actor_on_ray_makes_its_environments_where_an_error_is_heard() -> Non
     """Ray takes an actor that cannot be made for one that was lost, to be replaced."""
     source = remote("impala", actors=1)
     with closing(source):
-        worker = RayWorker(replace(source.job, env="NoSuchEnv-v0"), SPEC)
+        worker = RayWorker(replace(source.assignment, task=Task("NoSuchEnv-v0")), SPEC)
         assert worker.count() == 0
         with pytest.raises(UserError, match="NoSuchEnv"):
             worker.collect((np.zeros(3, np.float32), 0), 0)

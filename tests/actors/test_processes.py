@@ -24,6 +24,7 @@ import zoo
 from zoo.actors import processes
 from zoo.actors.processes import Processes
 from zoo.actors.remote import Collected, Remote
+from zoo.envs.task import Task
 from zoo.errors import ActorError, DivergedError, EnvError, UserError
 from zoo.protocol import Progress
 from zoo.runs.assemble import _remote
@@ -57,7 +58,7 @@ def test_an_error_in_an_actor_reaches_the_learner_as_text() -> None:
     backend = source.backend
     assert isinstance(backend, Processes)
     try:
-        source.job = replace(source.job, env="NoSuchEnv-v0")
+        source.assignment = replace(source.assignment, task=Task("NoSuchEnv-v0"))
         with pytest.raises(UserError, match=r"actor 0 failed: UserError: .*NoSuchEnv"):
             source.step(Progress(0, 100))
     finally:

@@ -14,7 +14,7 @@ from remotes import ALL_MODES, Here, assert_newest, impatient_after_the_first_se
 from stamps import CHOICES, VECTORS, Stamps, make_telling_progress
 
 from zoo import registry
-from zoo.actors.remote import Collected, Job, Remote
+from zoo.actors.remote import Assignment, Collected, Remote
 from zoo.buffers.rows import allocate
 from zoo.errors import ActorError, UserError
 from zoo.machine import torch_settings
@@ -94,20 +94,20 @@ def test_on_policy_entries_learn_from_the_newest_weights_alone(name: str, mode: 
 def test_lag_counts_rows_when_they_are_delivered() -> None:
     """A segment of 2 + 1 alive rows whose second row comes after an update, and one that is an update behind."""
     source = remote("impala", actors=1, num_steps=2)
-    job = source.job
+    assignment = source.assignment
     memory = allocate(Spec(gym.spaces.Box(-9, 9, (4,)), gym.spaces.Discrete(2)), 2, 2)
     alive = np.array([[True, True], [False, True]])
     segments = deque([Collected(0, 0, memory, alive, [[], []]), Collected(0, 0, memory, alive, [[], []])])
 
     class Canned(Here):
-        def start(self, actor: int, job: Job) -> None:
+        def start(self, actor: int, assignment: Assignment) -> None:
             """Nobody."""
 
         def ready(self, timeout: float) -> list[Collected | int]:
             return [segments.popleft()]
 
     source.backend.close()
-    source.backend, source.job = Canned(), job
+    source.backend, source.assignment = Canned(), assignment
     source.step(Progress(0, 10))
     source.learned()
     source.step(Progress(2, 10))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.actors.remote import Collected, Job, Worker, failure
+from zoo.actors.remote import Assignment, Collected, Worker, failure
 from zoo.buffers.rows import allocate
 from zoo.machine import start_ray
 from zoo.protocol import Episode, Transition
@@ -24,14 +24,14 @@ class Cluster:
         self.spec = spec
         self.workers: dict[int, Any] = {}
         self.pending: dict[Any, int] = {}
-        self.jobs: dict[int, Job] = {}
+        self.assignments: dict[int, Assignment] = {}
 
-    def start(self, actor: int, job: Job) -> None:
+    def start(self, actor: int, assignment: Assignment) -> None:
         self._end(actor)
-        self.jobs[actor] = job
+        self.assignments[actor] = assignment
         # Ray puts actors that need no processor on nodes at random: a trace of one, and they are spread evenly.
         options = {"num_cpus": 0.001, "scheduling_strategy": "SPREAD", "concurrency_groups": {COUNT: 1}}
-        self.workers[actor] = self.ray.remote(**options)(RayWorker).remote(job, self.spec)
+        self.workers[actor] = self.ray.remote(**options)(RayWorker).remote(assignment, self.spec)
 
     def publish(self, weights: Tensor, version: int) -> None:
         self.weights = self.ray.put((weights.numpy(), version))
@@ -78,10 +78,10 @@ class Cluster:
 class RayWorker:
     """A Worker that returns its segments."""
 
-    def __init__(self, job: Job, spec: Spec) -> None:
+    def __init__(self, assignment: Assignment, spec: Spec) -> None:
         self.taken = np.zeros((), np.int64)
         self.worker: Worker | None = None  # made by the first `collect`: an error here would look like a lost actor
-        self.job, self.spec = job, spec
+        self.assignment, self.spec = assignment, spec
 
     def count(self) -> int:
         """Steps taken so far."""
@@ -91,9 +91,9 @@ class RayWorker:
         self, weights: tuple[Array, int], step: int
     ) -> tuple[int, Transition[Array], Array, list[list[Episode]]]:
         """One segment: the version of its weights, its rows, which are alive, and the episodes that ended."""
-        self.worker = self.worker or Worker(self.job, self.taken)
+        self.worker = self.worker or Worker(self.assignment, self.taken)
         vector, version = weights
-        shape = (self.job.max_rows, self.job.num_envs)
+        shape = (self.assignment.max_rows, self.assignment.num_envs)
         rows, alive = allocate(self.spec, *shape), np.zeros(shape, np.bool_)
         episodes = self.worker.collect(torch.from_numpy(vector.copy()), step, rows, alive)
         return version, rows, alive, episodes

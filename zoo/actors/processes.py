@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.actors.remote import Collected, Failure, Job, Worker, failure
+from zoo.actors.remote import Assignment, Collected, Failure, Worker, failure
 from zoo.buffers.rows import allocate
 from zoo.errors import UserError
 from zoo.machine import obey_parent, safe_path
@@ -52,26 +52,26 @@ class Weights(NamedTuple):
 class Processes:
     """Actors as processes of this machine; segments and weights in shared memory, requests through pipes."""
 
-    def __init__(self, algo: Algorithm, spec: Spec, job: Job) -> None:
+    def __init__(self, algo: Algorithm, spec: Spec, assignment: Assignment) -> None:
         # spawn: no inherited pipe ends, so that an actor sees the end of its pipe when the learner dies.
         self.context = multiprocessing.get_context("spawn")
-        self.spec, self.job = spec, job
+        self.spec, self.assignment = spec, assignment
         vector = weights_of(algo).clone().share_memory_()
         self.weights = Weights(vector, *(torch.zeros((), dtype=torch.int64).share_memory_() for _ in range(2)))
         self.processes: dict[int, Any] = {}
         self.pipes: dict[int, Connection] = {}
         self.memory: dict[int, Memory] = {}
 
-    def start(self, actor: int, job: Job) -> None:
+    def start(self, actor: int, assignment: Assignment) -> None:
         self._end(actor)
-        shape = (job.max_rows, job.num_envs)
+        shape = (assignment.max_rows, assignment.num_envs)
         self.memory[actor] = Memory(
             [Transition(*(torch.from_numpy(x).share_memory_() for x in allocate(self.spec, *shape))) for _ in range(2)],
             [torch.zeros(shape, dtype=torch.bool).share_memory_() for _ in range(2)],
             torch.zeros((), dtype=torch.int64).share_memory_(),
         )
         self.pipes[actor], theirs = self.context.Pipe()
-        arguments = (job, self.weights, self.memory[actor], theirs)
+        arguments = (assignment, self.weights, self.memory[actor], theirs)
         process = self.context.Process(target=run_actor, args=arguments, daemon=True)
         try:
             with safe_path():
@@ -121,12 +121,12 @@ class Processes:
             self._end(actor)
 
 
-def run_actor(job: Job, weights: Weights, memory: Memory, pipe: Connection) -> None:
+def run_actor(assignment: Assignment, weights: Weights, memory: Memory, pipe: Connection) -> None:
     """An actor process: answer requests until the pipe closes."""
     obey_parent()
     slots = [Transition(*(field.numpy() for field in rows)) for rows in memory.rows]
     try:
-        worker = Worker(job, memory.taken.numpy())
+        worker = Worker(assignment, memory.taken.numpy())
         turn = 0
         while True:
             step = pipe.recv()

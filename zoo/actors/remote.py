@@ -35,7 +35,7 @@ TIMEOUT = 120.0  # seconds in which no actor that is waited for takes a step
 
 
 @dataclass(frozen=True)
-class Job:
+class Assignment:
     """All that an actor needs to know to make its own environments and its own copy of the algorithm."""
 
     make: Callable[[Spec, SeedSequence], Algorithm]
@@ -55,14 +55,14 @@ class Worker:
     `taken` counts its steps, and the making of its environments as one; others may watch it.
     """
 
-    def __init__(self, job: Job, taken: Array) -> None:
+    def __init__(self, assignment: Assignment, taken: Array) -> None:
         set_processor(1)
-        env_seeds, algo_seeds = job.seeds.spawn(2)
-        vector = vectorize(job.task, job.num_envs, job.vec)
-        self.envs = Envs(vector, env_seeds, scale_actions=job.scale_actions)
-        self.algo = job.make(self.envs.spec, algo_seeds)
+        env_seeds, algo_seeds = assignment.seeds.spawn(2)
+        vector = vectorize(assignment.task, assignment.num_envs, assignment.vec)
+        self.envs = Envs(vector, env_seeds, scale_actions=assignment.scale_actions)
+        self.algo = assignment.make(self.envs.spec, algo_seeds)
         self.fills_columns = self.algo.cell.data is Data.ON
-        self.job, self.taken, self.device = job, taken, torch.device("cpu")
+        self.assignment, self.taken, self.device = assignment, taken, torch.device("cpu")
         self.envs.reset()
         self.taken += 1
 
@@ -73,11 +73,11 @@ class Worker:
         column: a whole rollout, so that no row of it outlives the update. Returns the episodes that each row ended.
         """
         load_weights(self.algo, weights)
-        progress = Progress(step, self.job.total_steps)
-        filled = np.zeros(self.job.num_envs, np.int64)
+        progress = Progress(step, self.assignment.total_steps)
+        filled = np.zeros(self.assignment.num_envs, np.int64)
         episodes: list[list[Episode]] = []
         alive[:] = False
-        while filled.min() < self.job.num_steps:
+        while filled.min() < self.assignment.num_steps:
             taken = act_and_step(self.algo, self.envs, progress, self.device)
             self.taken += 1
             for row, value in zip(rows, taken.transition, strict=True):
@@ -122,7 +122,7 @@ class Collected(NamedTuple):
 class Backend(Protocol):
     """How actors are started, asked and heard."""
 
-    def start(self, actor: int, job: Job) -> None:
+    def start(self, actor: int, assignment: Assignment) -> None:
         """Start (or replace) an actor."""
 
     def publish(self, weights: Tensor, version: int) -> None:
@@ -146,11 +146,11 @@ class Remote:
 
     saved = ("version", "starts")
 
-    def __init__(self, algo: Algorithm, job: Job, spec: Spec, backend: Backend, num_actors: int) -> None:
-        self.algo, self.job, self.backend, self.num_actors = algo, job, backend, num_actors
+    def __init__(self, algo: Algorithm, assignment: Assignment, spec: Spec, backend: Backend, num_actors: int) -> None:
+        self.algo, self.assignment, self.backend, self.num_actors = algo, assignment, backend, num_actors
         self.actors = list(range(num_actors))
         self.waits = algo.cell.data is Data.ON
-        self.num_envs = num_actors * job.num_envs
+        self.num_envs = num_actors * assignment.num_envs
         self.blank = allocate(spec, self.num_envs)
         self.version = self.starts = 0
         self.deaths = [0] * num_actors
@@ -188,9 +188,9 @@ class Remote:
         self.backend.close()
 
     def _start(self, actor: int) -> None:
-        seeds = self.job.seeds
+        seeds = self.assignment.seeds
         child = SeedSequence(seeds.entropy, spawn_key=(*seeds.spawn_key, self.starts))
-        self.backend.start(actor, replace(self.job, seeds=child))
+        self.backend.start(actor, replace(self.assignment, seeds=child))
         self.starts += 1
         self.unheard.add(actor)
 
@@ -268,11 +268,11 @@ class Remote:
             self.backend.request(actor, step)
 
     def _columns(self, each: Collected) -> Array:
-        return np.arange(each.actor * self.job.num_envs, (each.actor + 1) * self.job.num_envs)
+        return np.arange(each.actor * self.assignment.num_envs, (each.actor + 1) * self.assignment.num_envs)
 
     def _side_by_side(self, collected: list[Collected]) -> Iterator[tuple[Step, Array]]:
         """The segments of all actors as one; where some have more rows, the others' further ones are not alive."""
-        versions = np.repeat([each.version for each in collected], self.job.num_envs)
+        versions = np.repeat([each.version for each in collected], self.assignment.num_envs)
         broken = np.concatenate([NONE, *(self._columns(each) for each in collected if each.first)])
         for t in range(max(len(each.episodes) for each in collected)):
             rows = [Transition(*(field[t] for field in each.rows)) for each in collected]

@@ -9,7 +9,7 @@ from numpy.random import SeedSequence
 from zoo import registry
 from zoo.actors.cluster import Cluster
 from zoo.actors.processes import Processes
-from zoo.actors.remote import Job, Remote
+from zoo.actors.remote import Assignment, Remote
 from zoo.envs.autoreset import autoreset_mode
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
@@ -84,7 +84,7 @@ def _remote(
     vector.close()
     algo = registry.make(settings.algorithm, spec, settings.config, make_stream, run.device)
     buffer = algo.make_buffer(spec, run.actors * run.num_envs)
-    job = Job(
+    assignment = Assignment(
         make=partial(_make, settings.algorithm, settings.config),
         task=task,
         num_envs=run.num_envs,
@@ -96,5 +96,5 @@ def _remote(
         total_steps=run.total_steps,
         seeds=train_stream,
     )
-    backend = Processes(algo, spec, job) if run.engine == "processes" else Cluster(spec, run.ray_address)
-    return algo, Remote(algo, job, spec, backend, run.actors), buffer, spec
+    backend = Processes(algo, spec, assignment) if run.engine == "processes" else Cluster(spec, run.ray_address)
+    return algo, Remote(algo, assignment, spec, backend, run.actors), buffer, spec
