@@ -1,4 +1,4 @@
-"""Values as their spaces say: casts that keep them, and composite observations as flat vectors."""
+"""Values as their spaces say: casts that keep them, composite observations as flat vectors, frames in stacks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +33,26 @@ def complaint(given: Array, kept: Array, dtype: np.dtype[Any]) -> str:
 
 def _is_kind(given: Array, dtype: np.dtype[Any]) -> bool:
     return given.dtype.kind in ("biuf" if dtype.kind == "f" else "biu")
+
+
+class Stacked(spaces.Box):
+    """The last `frames` observations of `source` along a new first axis, the newest last.
+
+    An episode begins with its first observation, `frames` times. So all but the newest frame of a stack are those of
+    the steps before it, and a replay that knows this keeps each once.
+    """
+
+    def __init__(self, source: spaces.Box, frames: int) -> None:
+        low, high = (np.repeat(bound[None], frames, 0) for bound in (source.low, source.high))
+        super().__init__(low, high, dtype=source.dtype)
+        self.source, self.frames = source, frames
+
+
+def is_image(space: spaces.Space[Any]) -> bool:
+    """Whether observations are images: (H, W, C) or (C, H, W) of bytes, or of planes of True and False, or stacks."""
+    if not isinstance(space, spaces.Box) or space.dtype not in (np.uint8, np.bool_):
+        return False
+    return len(space.shape) == 3 or (isinstance(space, Stacked) and len(space.shape) == 4)
 
 
 class Flat(spaces.Box):

@@ -1,6 +1,6 @@
 """The spaces of an environment as algorithms see them.
 
-Algorithms see observations and actions in one form: uint8 images and floats as they are, Discrete observations as
+Algorithms see observations and actions in one form: images and floats as they are, Discrete observations as
 integers, Box actions flat and in [-1, 1], Discrete actions counted from 0.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from zoo.errors import EnvError, UserError
-from zoo.spaces import Array, Flat, cast, complaint
+from zoo.spaces import Array, Flat, Stacked, cast, complaint, is_image
 
 __all__ = ["Array", "Spec", "Unfit", "check_space"]
 
@@ -57,13 +57,13 @@ class Spec:
         self.is_bounded = True  # whether every dimension of a Box action is (discrete actions always are)
         self.scale_actions = scale_actions
         self.obs_shape: tuple[int, ...] = observation_space.shape or ()
-        self.is_image = isinstance(observation_space, spaces.Box) and (
-            observation_space.dtype == np.uint8 and len(self.obs_shape) == 3
-        )
+        self.is_image = is_image(observation_space)
         if isinstance(observation_space, spaces.Discrete):
             self.obs_dtype: np.dtype[Any] = np.dtype(np.int64)
         else:
-            self.obs_dtype = np.dtype(np.uint8 if self.is_image else np.float32)
+            self.obs_dtype = np.dtype(observation_space.dtype if self.is_image else np.float32)
+        # All but the newest of these frames along an observation's first axis are those of the steps before it.
+        self.num_frames = observation_space.frames if isinstance(observation_space, Stacked) else 1
         self.num_masks = observation_space.masks if isinstance(observation_space, Flat) else 0
         if isinstance(action_space, spaces.Box):
             self._set_box(action_space)

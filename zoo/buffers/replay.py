@@ -23,11 +23,22 @@ STORED = tuple(name for name in Transition._fields if name != "next_obs")
 
 
 def record_of(spec: Spec) -> np.dtype[np.void]:
-    """What a replay keeps of a transition, side by side, since a sample needs all of it: all but the successor."""
-    row = allocate(spec)._asdict()
+    """What a replay keeps of a transition, side by side, since a sample needs all of it: all but the successor.
+
+    Of a stack of frames it keeps the newest.
+    """
+    row = newest_frames(allocate(spec, 1), spec)._asdict()
+    row = {name: field[0] for name, field in row.items()}
     names = sorted(STORED, key=lambda name: -row[name].itemsize)  # large ones first: no gaps between them
     fields = [(name, row[name].dtype, row[name].shape) for name in names]
     return np.dtype([*fields, ("startable", np.bool_)], align=True)
+
+
+def newest_frames(batch: Transition[Array], spec: Spec) -> Transition[Array]:
+    """Transitions, (B, ...), with the newest frame of each observation alone, if observations are stacks of frames."""
+    if spec.num_frames == 1:
+        return batch
+    return batch._replace(obs=batch.obs[:, -1], next_obs=batch.next_obs[:, -1])
 
 
 def fields_of(records: Array, next_obs: Array) -> Transition[Array]:
@@ -67,32 +78,61 @@ class _Gathered:
     """
 
     def __init__(self, dtype: np.dtype[np.void], n: int, size: int, count: int) -> None:
-        shape = (n, count * size)
-        self.slots, self.after = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        self.records, self.successors = np.zeros(shape, dtype), np.zeros(shape, dtype)
+        self.slots = np.zeros((n, count * size), np.int64)
         self.weight, self.error = np.zeros((2, count * size), np.float32)
-        fields = fields_of(self.records, self.successors["obs"])
-        flat = map_fields(lambda field: field.reshape(-1, *field.shape[2:]), fields)  # views, too
+        fields, newest, startable = self._allocate(dtype)
         whole = Segment(
             map_fields(torch.from_numpy, fields), *map(torch.from_numpy, (self.weight, self.slots[0], self.error))
         )
         self.segments = [part_of(whole, slice(start, start + size)) for start in range(0, count * size, size)]
-        self._to = opaque(self.records), opaque(self.successors)
-        self._flat = self.slots.reshape(-1), flat.next_obs, flat.terminated, flat.truncated
-        self._startable = self.successors["startable"].reshape(-1)
+        views = (self.slots, newest, fields.terminated, fields.truncated, startable)
+        self._flat = [view.reshape(-1, *view.shape[2:]) for view in views]  # views, too
 
-    def gather(self, stored: Array, final: Array, num_envs: int) -> list[Segment]:
-        """The segments, of the opaque records at `slots`; an episode's last successor stands in `final`."""
-        np.add(self.slots, num_envs, out=self.after)
+    def _allocate(self, dtype: np.dtype[np.void]) -> tuple[Transition[Array], Array, Array]:
+        """Allocate memory; returns, as views of it, transitions, and of their successors the newest frame and flag."""
+        shape = self.slots.shape
+        self.after = np.zeros(shape, np.int64)
+        records, successors = np.zeros(shape, dtype), np.zeros(shape, dtype)
+        self._to = opaque(records), opaque(successors)
+        return fields_of(records, successors["obs"]), successors["obs"], successors["startable"]
+
+    def _take(self, replay: "ReplayBuffer") -> None:
+        """Copy the records at `slots`, and those of their successors."""
+        np.add(self.slots, replay.num_envs, out=self.after)
         for slots, memory in zip((self.slots, self.after), self._to, strict=True):
-            stored.take(slots, 0, memory, "wrap")
-        starts, next_obs, terminated, truncated = self._flat
+            replay.opaque.take(slots, 0, memory, "wrap")
+
+    def gather(self, replay: "ReplayBuffer") -> list[Segment]:
+        """The segments, of the transitions at `slots`; an episode's last successor stands in the replay's `final`."""
+        self._take(replay)
+        starts, newest, terminated, truncated, startable = self._flat
         (ended,) = (terminated | truncated).nonzero()
         if len(ended):
-            next_obs[ended] = final[starts[ended]]
+            newest[ended] = replay.final[starts[ended]]
         # What follows the newest transition is not known yet.
-        truncated |= ~(self._startable | terminated)
+        truncated |= ~(startable | terminated)
         return self.segments
+
+
+class _GatheredStacks(_Gathered):
+    """The same of observations that are stacks of frames.
+
+    The frames of obs and of next_obs, which share all but two, lie side by side.
+    """
+
+    def __init__(self, dtype: np.dtype[np.void], n: int, size: int, count: int, frames: int) -> None:
+        self.frames = frames
+        super().__init__(dtype, n, size, count)
+
+    def _allocate(self, dtype: np.dtype[np.void]) -> tuple[Transition[Array], Array, Array]:
+        records = np.zeros((*self.slots.shape, self.frames + 1), dtype)
+        self._into = opaque(records)
+        obs, rows = records["obs"], records[:, :, -2]
+        fields = fields_of(rows, obs[:, :, 1:])._replace(obs=obs[:, :, :-1])
+        return fields, obs[:, :, -1], records["startable"][:, :, -1]
+
+    def _take(self, replay: "ReplayBuffer") -> None:
+        replay.opaque.take(replay.frames_around(self.slots), 0, self._into, "wrap")
 
 
 class ReplayBuffer:
@@ -102,7 +142,8 @@ class ReplayBuffer:
 
     Each observation is stored once: a column is the stream of one environment's observations, and the successor of a
     row is the next row's observation. Only where an episode ended, that is the first of another: the final observation
-    stands in a second array, which takes memory only there.
+    stands in a second array, which takes memory only there. So is each frame, where an observation is a stack of them
+    (zoo.spaces.Stacked): the frames before it are those of the rows before it, or the first of its episode again.
 
     Sampling is uniform with replacement, or proportional to priority^`priority_exponent` (Schaul et al. 2016, section
     3.3) where that is above 0; then each update must write its TD errors into `error`. The weight of a sample is then
@@ -132,18 +173,22 @@ class ReplayBuffer:
         self.learning_starts, self.train_every, self.num_updates = learning_starts, train_every, num_updates
         self.num_steps = max(train_every // num_envs, 1)
         self.rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
-        num_rows = max(capacity // num_envs, n_step) + 1  # one more for the newest successor
+        # One more for the newest successor, and those that hold only frames of the oldest stacks.
+        num_rows = max(capacity // num_envs, n_step) + spec.num_frames
         self.num_slots = num_rows * num_envs
         row_bytes = replay_bytes(spec, prioritized=priority_exponent > 0)
         check_memory("a replay", self.num_slots, row_bytes, "capacity")
-        together = 2 * TOGETHER * n_step  # with their successors
+        together = (spec.num_frames + 1) * TOGETHER * n_step  # with their successors
         check_memory("a sample", batch_size * together, row_bytes, "batch_size", each=together)
         self._records = np.zeros(self.num_slots, record_of(spec))
         self._startable = self._records["startable"]  # which slots hold a whole transition
-        self._final = sparse((self.num_slots, *spec.obs_shape), spec.obs_dtype)  # by the slot that ended its episode
+        # By the slot that ended its episode.
+        self.final = sparse((self.num_slots, *self._records["obs"].shape[1:]), spec.obs_dtype)
         self._row, self._successor = np.zeros((2, num_envs), record_of(spec))  # of one step
         self._row["startable"] = True
-        self._opaque = opaque(self._records), opaque(self._row), opaque(self._successor)
+        # Before the first row of each column there is no frame, as before that of any episode.
+        self._records["truncated"][-num_envs:] = spec.num_frames > 1
+        self.opaque, self._opaque = opaque(self._records), (opaque(self._row), opaque(self._successor))
         self._gathered: dict[int, _Gathered] = {}  # by the number of samples
         self._next = np.arange(num_envs)  # the slot that each environment writes next
         self._used = 0  # slots below this may be startable
@@ -152,23 +197,28 @@ class ReplayBuffer:
 
     def add(self, transition: Transition[Array], alive: Array) -> None:
         """Store the rows of one step whose environments are `alive`, (B,)."""
+        transition = newest_frames(transition, self.spec)
         for name in STORED:
             self._row[name] = getattr(transition, name)
         self._successor["obs"] = transition.next_obs
         slots = self._next[alive]
         successors = self._after(slots)
-        records, row, successor = self._opaque
-        records[slots], records[successors] = row[alive], successor[alive]
+        row, successor = self._opaque
+        self.opaque[slots], self.opaque[successors] = row[alive], successor[alive]
+        forgotten = successors
+        if self.spec.num_frames > 1:
+            forgotten = self._after(slots, self.spec.num_frames)
+            self._startable[forgotten] = False  # but its frame still belongs to the stacks that follow
         (ended,) = (alive & (transition.terminated | transition.truncated)).nonzero()
         if len(ended):
-            self._final[self._next[ended]] = transition.next_obs[ended]
+            self.final[self._next[ended]] = transition.next_obs[ended]
         self._next[alive] = successors
         self._used = max(self._used, int(successors.max(initial=0)) + 1)
         self._stored += len(slots)
         self._unlearned += len(slots)
         if self._priorities is not None:
             self._priorities.add(slots)
-            self._priorities.remove(successors)
+            self._priorities.remove(forgotten)
 
     def check_state(self) -> bool:
         """Whether a restored state makes sense."""
@@ -190,18 +240,18 @@ class ReplayBuffer:
     def finals(self) -> dict[str, Array]:
         """The final observations of the rows in use that ended their episodes, (E, ...), in the order of the rows."""
         rows = slice(self._used)
-        return {"obs": self._final[rows][self._ended(rows)]}
+        return {"obs": self.final[rows][self._ended(rows)]}
 
     @finals.setter
     def finals(self, found: dict[str, Array]) -> None:
         rows = slice(self._used)
         ended, obs = self._ended(rows), np.asarray(found["obs"])
-        shape = (np.count_nonzero(ended), *self.spec.obs_shape)
-        if (obs.shape, obs.dtype) != (shape, self._final.dtype):
+        shape = (np.count_nonzero(ended), *self.final.shape[1:])
+        if (obs.shape, obs.dtype) != (shape, self.final.dtype):
             raise UserError(
-                f"final observations have shape {obs.shape} of {obs.dtype}; expected {shape} of {self._final.dtype}"
+                f"final observations have shape {obs.shape} of {obs.dtype}; expected {shape} of {self.final.dtype}"
             )
-        self._final[rows][ended] = obs
+        self.final[rows][ended] = obs
 
     def _ended(self, slots: Array | slice) -> Array:
         """Which of `slots` hold transitions that ended their episodes."""
@@ -214,7 +264,7 @@ class ReplayBuffer:
         newest = self._after(self._next[columns], -1)
         running = newest[self._startable[newest] & ~self._ended(newest)]
         self._records["truncated"][running] = True
-        self._final[running] = self._records["obs"][self._after(running)]
+        self.final[running] = self._records["obs"][self._after(running)]
 
     def batches(self) -> Iterator[Segment]:
         """The samples that are due, each (n, N, ...)."""
@@ -243,7 +293,7 @@ class ReplayBuffer:
     def samples(self, count: int) -> list[Segment]:
         """That many samples, which takes little longer than one, in memory that the next call reuses."""
         if count not in self._gathered:
-            self._gathered[count] = _Gathered(self._records.dtype, self.n_step, self.batch_size, count)
+            self._gathered[count] = self._gathering(count)
         gathered = self._gathered[count]
         rows = gathered.slots
         rows[0], gathered.weight[:] = self._draw(rows.shape[1])
@@ -253,7 +303,24 @@ class ReplayBuffer:
             following = self._after(rows[row - 1])
             # Past the newest transition there is nothing: it stands twice, cut off by its own truncation.
             rows[row] = np.where(self._startable[following], following, rows[row - 1])
-        return gathered.gather(self._opaque[0], self._final, self.num_envs)
+        return gathered.gather(self)
+
+    def _gathering(self, count: int) -> _Gathered:
+        sizes = self._records.dtype, self.n_step, self.batch_size, count
+        frames = self.spec.num_frames
+        return _Gathered(*sizes) if frames == 1 else _GatheredStacks(*sizes, frames)
+
+    def frames_around(self, slots: Array) -> Array:
+        """Where the frames of the stacks at `slots`, (n, N), are kept, oldest first, then that of the successor.
+
+        Before the first row of a trajectory that row stands again. Returns (n, N, frames + 1).
+        """
+        around = [self._after(slots), slots]
+        ended = self._records["terminated"], self._records["truncated"]
+        for _ in range(self.spec.num_frames - 1):
+            before = self._after(around[-1], -1)
+            around.append(np.where(ended[0][before] | ended[1][before], around[-1], before))
+        return np.stack(around[::-1], -1)
 
     def learned(self, batch: Segment) -> None:
         """The learner has made one update on `batch`: its absolute TD errors become priorities.
@@ -295,7 +362,8 @@ def replay_bytes(spec: Spec, *, prioritized: bool) -> int:
     ones, images for the most part, are not counted: they take memory only where an episode ended, at most as much again
     as the observations, were every episode a single step.
     """
-    obs_bytes = spec.obs_dtype.itemsize * int(np.prod(spec.obs_shape))
+    record = record_of(spec)
+    obs_bytes = record["obs"].itemsize
     final_bytes = obs_bytes if obs_bytes < mmap.PAGESIZE else 0
     # A tree of priorities has up to four nodes of 8 bytes for each slot.
-    return record_of(spec).itemsize + final_bytes + 32 * prioritized
+    return record.itemsize + final_bytes + 32 * prioritized

@@ -10,9 +10,19 @@ from gymnasium.wrappers import FrameStackObservation
 from zoo.envs.flatten import Flattened
 from zoo.envs.ids import load_name, make_env, resolve_id
 from zoo.errors import UserError, said
+from zoo.spaces import Stacked
 from zoo.spec import Spec
 
 EnvLike = str | gym.Env[Any, Any] | Callable[..., gym.Env[Any, Any]]
+
+
+class FrameStack(FrameStackObservation[Any, Any, Any]):
+    """gymnasium's stack of the last observations, whose space says that it is one."""
+
+    def __init__(self, env: gym.Env[Any, Any], frames: int) -> None:
+        super().__init__(env, frames)
+        if isinstance(env.observation_space, gym.spaces.Box):
+            self.observation_space = Stacked(env.observation_space, frames)
 
 
 class Borrowed(gym.Wrapper[Any, Any, Any, Any]):
@@ -47,7 +57,7 @@ class Task:
         for name in self.wrap:
             env = _wrapped(env, name)
         if self.frame_stack > 1:
-            env = FrameStackObservation(env, self.frame_stack)
+            env = FrameStack(env, self.frame_stack)
         return Flattened(env, action_masks=True) if self.action_masks else env
 
     def _bare(self, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:

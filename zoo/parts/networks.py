@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
-from zoo.parts.cnn import _channels_last, _nature_cnn, _small_cnn, orthogonal
+from zoo.parts.cnn import Channels, cnn, orthogonal
 from zoo.parts.discrete import MultiCategorical, allow
 from zoo.parts.policies import Categorical, Gaussian
 from zoo.spec import Spec
@@ -48,11 +48,10 @@ class Encoder(nn.Module):
         if isinstance(spec.observation_space, spaces.Discrete):
             self.num_features = self.choices = int(spec.observation_space.n)
         elif spec.is_image:
-            self.channels_last = spec.obs_shape[2] <= spec.obs_shape[0]
-            height, width, channels = spec.obs_shape if self.channels_last else _channels_last(spec.obs_shape)
-            self.cnn = _nature_cnn(channels) if min(height, width) >= 36 else _small_cnn(channels)
+            self.channels = Channels(spec)
+            self.cnn = cnn(*self.channels.shape)
             with torch.no_grad():
-                self.num_features = self.cnn(torch.zeros(1, channels, height, width)).shape[1]
+                self.num_features = self.cnn(torch.zeros(1, *self.channels.shape)).shape[1]
         else:
             self.num_features = math.prod(spec.obs_shape) - self.masks
 
@@ -63,11 +62,7 @@ class Encoder(nn.Module):
             return obs[..., : self.num_features] if self.masks else obs
         if self.cnn is None:
             return obs.reshape(*obs.shape[: obs.ndim - self.event_dims], self.num_features)
-        lead = obs.shape[:-3]
-        image = obs.reshape(-1, *obs.shape[-3:]).float() / 255
-        if self.channels_last:
-            image = image.permute(0, 3, 1, 2)
-        return self.cnn(image).reshape(*lead, self.num_features)
+        return self.cnn(self.channels(obs)).reshape(*obs.shape[: obs.ndim - self.event_dims], self.num_features)
 
 
 class V(nn.Module):

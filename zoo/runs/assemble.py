@@ -55,6 +55,8 @@ def _inline(
         obs_normalizer=ObsNormalizer(vector.single_observation_space) if run.normalize_obs else None,
         reward_normalizer=_reward_normalizer(settings) if run.normalize_reward else None,
     )
+    if run.normalize_obs:
+        envs.spec.num_frames = 1  # each stack is whitened as a whole, by the statistics of its own step
     algo = registry.make(settings.algorithm, envs.spec, settings.config, make_stream, run.device)
     buffer = algo.make_buffer(envs.spec, envs.num_envs)
     acting = None

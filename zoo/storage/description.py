@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
-from zoo.spaces import Array, Flat
+from zoo.spaces import Array, Flat, Stacked
 from zoo.spec import Spec
 
 SPACE_LIMIT = 2**22  # elements of a space: an image of 1024 x 1024 x 4
@@ -55,6 +55,25 @@ class BoxSpace(_Strict):
         for name in ("low", "high"):
             if not _fits(_numbers(getattr(self, name)), self.dtype):
                 raise ValueError(f"{name} has values that are no {self.dtype}")
+        return self
+
+
+class StackedSpace(_Strict):
+    """Stacks of the last `frames` observations of a Box."""
+
+    type: Literal["Stacked"]
+    source: BoxSpace
+    frames: Annotated[int, Field(ge=1, le=SPACE_LIMIT)]
+
+    def space(self) -> Stacked:
+        """Make the space."""
+        return Stacked(self.source.space(), self.frames)
+
+    @model_validator(mode="after")
+    def _is_small(self) -> Self:
+        size = self.frames * math.prod(self.source.shape)
+        if size > SPACE_LIMIT:
+            raise ValueError(f"{self.frames} frames of {self.source.shape}: expected at most {SPACE_LIMIT:,} elements")
         return self
 
 
@@ -173,7 +192,14 @@ def _fits(values: Array, dtype: str) -> bool:
 
 
 AnySpace = Annotated[
-    BoxSpace | DiscreteSpace | MultiDiscreteSpace | MultiBinarySpace | DictSpace | TupleSpace | FlatSpace,
+    BoxSpace
+    | StackedSpace
+    | DiscreteSpace
+    | MultiDiscreteSpace
+    | MultiBinarySpace
+    | DictSpace
+    | TupleSpace
+    | FlatSpace,
     Field(discriminator="type"),
 ]
 
@@ -210,6 +236,8 @@ def describe(spec: Spec) -> Spaces:
 
 def _describe(space: spaces.Space[Any]) -> AnySpace:
     dtype: Any = str(space.dtype)
+    if isinstance(space, Stacked):
+        return StackedSpace.model_construct(type="Stacked", source=_describe(space.source), frames=space.frames)
     if isinstance(space, Flat):
         return FlatSpace.model_construct(type="Flat", source=_describe(space.source), masks=space.masks)
     if isinstance(space, spaces.Dict):

@@ -16,6 +16,7 @@ from zoo.protocol import Algorithm, Progress
 LAYERS = (nn.Linear, nn.Conv2d, nn.Flatten, nn.Tanh, nn.ReLU, nn.Sequential)
 NETWORKS = (
     "zoo.parts.networks",
+    "zoo.parts.cnn",
     "zoo.parts.critics",
     "zoo.parts.squashed",
 )  # where others are; by name: not every entry imports both
