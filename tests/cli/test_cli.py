@@ -18,6 +18,7 @@ import imageio.v3 as imageio
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from probes import known_settings
 
 import zoo
 from zoo import registry
@@ -235,7 +236,9 @@ def test_run_fills_its_folder(finished: CompletedProcess[str]) -> None:
 @each_algorithm
 def test_run_every_algorithm(name: str, workplace: Path) -> None:
     env = "CartPole" if Discrete in registry.load_class(name).spaces else "Pendulum"
-    folder = output("run", name, "--env", env, *BRIEF, "--quiet").strip()
+    early = known_settings(name, learning_starts=8, train_every=8)
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in early.items()]
+    folder = output("run", name, "--env", env, *BRIEF, *flags, "--quiet").strip()
     assert Path(folder).parent == Path("runs")
     agent = zoo.load(folder)
     assert agent.name == name
@@ -340,6 +343,7 @@ MISTAKES = {
     "run ppo --env CartPole --gamma nan": "finite",
     "run ppo --env CartPole --gamma high": "valid number",
     "run ppo --env CartPole --total-steps 1.5": "valid integer",
+    "run dqn --env CartPole --total-steps 1000 --out here": "its first update comes at step 1,024",
     "run ppo --env CartPole --num-envs 0": "input should be greater than or equal to 1",
     "run ppo --env CartPole --seed -1": "greater than or equal to 0",
     "run ppo --env CartPole --hidden 64,x": "hidden",
