@@ -4,11 +4,13 @@ import contextlib
 import io
 import itertools
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -21,9 +23,10 @@ from gymnasium.spaces import Box, Discrete
 from probes import known_settings
 
 import zoo
-from zoo import registry
+from zoo import registry, runs
 from zoo.algos.ppo import PPO
 from zoo.cli import main
+from zoo.cli.display import display
 from zoo.config import field_info
 from zoo.settings import Run
 from zoo.taxonomy import AXES, CELLS
@@ -247,6 +250,40 @@ def test_run_every_algorithm(name: str, workplace: Path) -> None:
 
 def test_quiet_prints_the_folder_and_nothing_else() -> None:
     assert output("run", "ppo", "--env", "CartPole", "--out", "here", "--quiet", *SMALL_PPO, *BRIEF) == "here\n"
+
+
+class Terminal(io.StringIO):
+    """What a terminal is sent."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "quiet", "expected"),
+    [
+        (io.StringIO, False, ["ppo on CartPole-v1, seed 1, 64 steps -> here", "compiling", "64/64 (100%)"]),
+        (Terminal, False, ["compiling", "ppo on CartPole-v1, seed 1, 64 steps -> here", "64 steps"]),
+        (io.StringIO, True, []),
+        (Terminal, True, []),
+    ],
+)
+def test_what_the_log_says_is_shown_before_the_first_row(
+    stream: type[io.StringIO], quiet: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    settings = runs.prepare("ppo", "CartPole", {"seed": 1, "total_steps": 64}, source="test")
+    with contextlib.redirect_stdout(stream()) as out, display(settings, Path("here"), quiet=quiet) as update:
+        logging.getLogger("zoo.training.compile").info("compiling the update")
+        time.sleep(0.5)  # until the panel is drawn again
+        update({"step": 64, "seconds": 1.0, "eval_return": 20.0})
+    places = [out.getvalue().find(text) for text in expected]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert ("eval_return" in out.getvalue()) is not quiet
+    logging.getLogger("zoo.training.compile").info("later")
+    assert "later" not in out.getvalue()
+    assert bool(out.getvalue()) is not quiet
 
 
 def test_console_script_in_a_process_of_its_own(workplace: Path) -> None:
