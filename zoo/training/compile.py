@@ -82,8 +82,8 @@ def _make_folder() -> None:
 def _or_plain(algo: Any, compiled: Callable[..., Any], mode: str) -> Callable[..., Any]:
     """`compiled`, and from the moment on at which torch fails to compile, at the first call or later, the plain step.
 
-    The log is told before the first call, which takes long. Nothing is done twice: torch compiles the whole of a step (fullgraph) with tensors without data, before it executes
-    any of it and before it changes anything.
+    The log is told before the first call, which takes long. Nothing is done twice: torch compiles the whole of a step
+    (fullgraph) with tensors without data, before it executes any of it and before it changes anything.
     """
     plain, begun = algo.step, False
 
