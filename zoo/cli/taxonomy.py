@@ -64,6 +64,9 @@ def lookup(what: str | None, strategy: str | None, data: str | None, target: str
 
 def _lookup_algorithm(name: str, as_json: bool) -> None:
     known = registry.load().algorithms
+    axis = next((axis for axis, cls in AXES.items() if name.lower() in [*cls]), None)
+    if name not in known and axis is not None:
+        raise UserError(f"{name!r} is one value of an axis; its cells: zoo lookup --{axis} {name.lower()}")
     if name not in known:
         raise UserError(f"{name!r} is neither a cell (strategy/data/target) nor an algorithm{nearest(name, known)}")
     facts = algorithm_json(name)

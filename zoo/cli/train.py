@@ -16,7 +16,7 @@ from rich.table import Table
 
 from zoo import registry
 from zoo.cli.display import Row, console, display
-from zoo.cli.options import AlgorithmGroup, NewFile, flag, require_env
+from zoo.cli.options import AlgorithmGroup, Count, NewFile, flag, require_env
 from zoo.cli.output import dispensable_output
 from zoo.config import field_info
 from zoo.errors import UserError
@@ -210,12 +210,12 @@ RUN = click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 WHICH = click.option(
     "--which", type=click.Choice(["final", "best", "last"]), default="final", help="Which agent.  [final]"
 )
-SEED = click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the episodes.  [0]")
+SEED = click.option("--seed", type=Count(min=0), default=0, help="Seed of the episodes.  [0]")
 
 
 @click.command("eval")
 @RUN
-@click.option("--episodes", type=click.IntRange(min=1), default=100, help="How many episodes.  [100]")
+@click.option("--episodes", type=Count(min=1), default=100, help="How many episodes.  [100]")
 @SEED
 @WHICH
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -234,7 +234,7 @@ def evaluate(run: Path, episodes: int, seed: int, which: str, as_json: bool) -> 
 
 @click.command()
 @RUN
-@click.option("--episodes", type=click.IntRange(min=1), default=1, help="How many episodes.  [1]")
+@click.option("--episodes", type=Count(min=1), default=1, help="How many episodes.  [1]")
 @SEED
 @WHICH
 @click.option("--video", type=NewFile(), metavar="FILE", help="Write a .gif or .mp4 file instead.")
