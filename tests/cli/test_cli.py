@@ -26,7 +26,7 @@ import zoo
 from zoo import registry, runs
 from zoo.algos.ppo import PPO
 from zoo.cli import main
-from zoo.cli.display import display
+from zoo.cli.display import display, stages
 from zoo.config import field_info
 from zoo.settings import Run
 from zoo.taxonomy import AXES, CELLS
@@ -334,11 +334,30 @@ def test_eval_of_the_best_agent_is_that_agent(cartpole: Path) -> None:
 
 def test_watch_writes_a_gif_of_the_first_evaluation_episode(cartpole: Path, workplace: Path) -> None:
     text = output("watch", cartpole, "--video", "x.gif")
-    assert text == f"return {saved(cartpole / 'evaluation.json')['returns'][0]:.1f} -> x.gif\n"
     assert (workplace / "x.gif").read_bytes().startswith(b"GIF8")
     frames = imageio.imread("x.gif")
+    first = saved(cartpole / "evaluation.json")["returns"][0]
+    begun = ["playing 1 episode", f"writing {len(frames)} pictures to x.gif"]
+    assert text.splitlines() == [*begun, f"return {first:.1f} -> x.gif"]
     assert frames.shape[1:] == (400, 600, 3)
     assert (frames[0] != frames[-1]).any()
+
+
+def test_watch_shows_a_terminal_what_it_is_at(cartpole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    with contextlib.redirect_stdout(Terminal()) as out, stages() as say:
+        say("writing 3 pictures to [bold]x.gif")
+        time.sleep(0.3)
+    assert "writing 3 pictures to [bold]x.gif" in out.getvalue()
+
+
+def test_watch_prints_nothing_of_pygame_and_sdl(cartpole: Path) -> None:
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "SDL_VIDEODRIVER", "SDL_AUDIODRIVER")
+    env = {name: value for name, value in os.environ.items() if name not in (*hidden, "PYGAME_HIDE_SUPPORT_PROMPT")}
+    command = [SCRIPT, "watch", cartpole, "--video", "x.gif"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["playing", "writing", "return"]
 
 
 def test_watch_shows_a_window_where_there_is_a_screen(cartpole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,6 +370,7 @@ def test_watch_without_a_screen_asks_for_a_video(cartpole: Path, monkeypatch: py
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     refused("--video", "watch", cartpole)
+    refused("nowhere is not a run's folder", "watch", "nowhere")
 
 
 # Mistakes
@@ -394,8 +414,7 @@ MISTAKES = {
     "run dqn --env CartPole --total-steps 1000 --out here": "its first update comes at step 1,024",
     "run ppo --env CartPole --num-envs 0": "input should be greater than or equal to 1",
     "run ppo --env CartPole --seed -1": "greater than or equal to 0",
-    "run ppo --env CartPole --hidden 64,x": "hidden = 'x': input should be a valid integer, unable to parse string as an "
-    "integer; write it as 64,64",
+    "run ppo --env CartPole --hidden 64,x": "write it as 64,64",
     "run ppo --env CartPole --num-envs many": "write it as 100000, 100k or 1e5",
     "run ppo --env CartPole --seed 1k5": "write it as 100000, 100k or 1e5",
     "run ppo --env CartPole --hidden 64,0": "hidden",

@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from zoo.settings import Settings
 
@@ -42,6 +43,16 @@ def display(settings: Settings, folder: Path, *, quiet: bool) -> Iterator[Callab
         lines = _Lines(settings, folder)
         with _heard(lines.note):
             yield lines.update
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows what a command begins: beside a spinner on a terminal, as a line elsewhere."""
+    if sys.stdout.isatty():
+        with console().status("") as status:
+            yield lambda text: status.update(Text(text))
+    else:
+        yield click.echo
 
 
 class _Notes(logging.Handler):

@@ -1,8 +1,6 @@
 """zoo run, eval, watch and show."""
 
 import json
-import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ import click
 from rich.table import Table
 
 from zoo import registry
-from zoo.cli.display import Row, console, display
+from zoo.cli.display import Row, console, display, stages
 from zoo.cli.options import AlgorithmGroup, Count, NewFile, flag, require_env
 from zoo.cli.output import dispensable_output
 from zoo.config import field_info
@@ -243,12 +241,10 @@ def watch(run: Path, episodes: int, seed: int, which: str, video: Path | None) -
     from zoo import runs
     from zoo.runs.video import play, write
 
-    screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if video is None and not screen:
-        raise UserError("there is no screen here; add --video FILE.gif to write what a window would show")
     settings, agent = runs.settings_of(run), runs.load(run, which)
     if video is not None:
-        returns = write(agent, settings["env"], video, episodes=episodes, seed=seed)
+        with stages() as say:
+            returns = write(agent, settings["env"], video, episodes=episodes, seed=seed, say=say)
     else:
         returns = play(agent, settings["env"], episodes=episodes, seed=seed)
     click.echo(f"return {', '.join(f'{value:.1f}' for value in returns)}{f' -> {video}' if video else ''}")
