@@ -1,6 +1,7 @@
 """The command line: what it prints, what it leaves behind, and how it refuses."""
 
 import contextlib
+import inspect
 import io
 import itertools
 import json
@@ -23,7 +24,7 @@ from gymnasium.spaces import Box, Discrete
 from probes import known_settings
 
 import zoo
-from zoo import registry, runs
+from zoo import cli, registry, runs
 from zoo.algos.ppo import PPO
 from zoo.cli import main
 from zoo.cli.display import display, stages
@@ -153,6 +154,9 @@ def test_lookup_algorithm_tells_its_facts(name: str) -> None:
     assert name in registry.lookup(facts["cell"])
     assert facts["actions"] == [space.__name__ for space in registry.load_class(name).spaces]
     assert f"zoo run {name} --env" in text
+    measured = registry.scores(name)
+    assert (facts["settings"], facts["tuned"]) == ([*entry.envs], [env for env in entry.envs if env in measured])
+    assert re.findall(r"(\S+) \(not measured\)", text) == [env for env in entry.envs if env not in measured]
 
 
 def test_show_says_where_each_value_came_from() -> None:
@@ -176,6 +180,12 @@ def test_show_without_environment_is_the_defaults(name: str) -> None:
     assert set(shown["sources"].values()) == {"default"}
     for part, cls in (("run", Run), ("config", registry.load_class(name).Config)):
         assert shown[part] == registry.to_json(cls())
+
+
+def test_settings_never_have_the_name_of_an_option() -> None:
+    options = {str(param.name) for command in (cli.run, cli.show) for param in [*command.extra, *command.params]}
+    arguments = inspect.signature(zoo.train).parameters.keys() - {"settings"}
+    assert (options | arguments | {"help"}) - field_info(Run).keys() == registry.RESERVED
 
 
 @each_algorithm

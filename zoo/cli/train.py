@@ -172,11 +172,10 @@ def _show(
     if json:
         click.echo(_dump(settings.to_json()))
         return
-    tuned = registry.get(algorithm).envs
-    if env in tuned:
-        title = f"{algorithm} on {env}"
-    else:
-        title = f"{algorithm}{f' on {env}' if env else ''}: defaults (tuned for {', '.join(tuned)})"
+    known = registry.get(algorithm).envs
+    title = f"{algorithm} on {env}" if env else algorithm
+    if env not in known:
+        title += f": defaults (the registry has settings for {', '.join(known) or 'no environment'})"
     table = Table("setting", "value", "from", "what it is", title=title, title_justify="left")
     for owner in (settings.run, settings.config):
         for name, field in field_info(type(owner)).items():

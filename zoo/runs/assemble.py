@@ -15,7 +15,7 @@ from zoo.envs.autoreset import autoreset_mode
 from zoo.envs.envs import Envs
 from zoo.envs.make import EnvLike, vectorize
 from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
-from zoo.errors import UserError
+from zoo.errors import UserError, told
 from zoo.protocol import Algorithm, Buffer, Discounted, Source
 from zoo.settings import Settings
 from zoo.spec import Spec
@@ -64,11 +64,14 @@ def _inline(
 
 
 def _make_buffer(settings: Settings, algo: Algorithm, spec: Spec, num_envs: int) -> Buffer:
-    """Make the algorithm's buffer. Raises UserError if the run would end before the first update.
+    """Make the algorithm's buffer. Raises UserError if it is none, or if the run would end before the first update.
 
     Only a replay lets it: a run ends on a whole rollout, or after its first segments.
     """
     buffer = algo.make_buffer(spec, num_envs)
+    if not isinstance(buffer, Buffer):
+        found = f"algorithm {settings.algorithm!r}: make_buffer returns {told(buffer, repr):.100}"
+        raise UserError(f"{found}; expected a buffer, such as zoo.buffers.RolloutBuffer")
     total = settings.run.total_steps
     if isinstance(buffer, ReplayBuffer) and (first := first_update(buffer)) - num_envs >= total:
         starts, every = f"learning_starts = {buffer.learning_starts:,}", f"an update every {buffer.train_every:,} steps"

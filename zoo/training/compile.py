@@ -35,7 +35,11 @@ def compile_step(
     with `on`, this is a UserError. The step itself does the same if it turns out later. `kernels` is auto or torch:
     products by kernels of the zoo's own, where they come out right, or by torch's.
     """
-    if mode == "off" or not isinstance(algo, Stepwise):
+    if mode == "off":
+        return False
+    if not isinstance(algo, Stepwise):
+        if mode == "on":
+            warnings.warn("compile = on changes nothing: the algorithm has no method 'step' to compile", stacklevel=2)
         return False
     if mode == "auto" and count_steps(algo, buffer, total_steps=total_steps, num_envs=num_envs) < WORTH_IT:
         return False
