@@ -1,8 +1,6 @@
 """zoo run, eval, watch and show."""
 
 import json
-import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +13,8 @@ import click
 from rich.table import Table
 
 from zoo import registry
-from zoo.cli.display import Row, console, display
-from zoo.cli.options import AlgorithmGroup, NewFile, flag, require_env
+from zoo.cli.display import Row, console, display, stages
+from zoo.cli.options import AlgorithmGroup, Count, NewFile, flag, require_env
 from zoo.cli.output import dispensable_output
 from zoo.config import field_info
 from zoo.errors import UserError
@@ -179,11 +177,10 @@ def _show(
     if json:
         click.echo(_dump(settings.to_json()))
         return
-    tuned = registry.get(algorithm).envs
-    if env in tuned:
-        title = f"{algorithm} on {env}"
-    else:
-        title = f"{algorithm}{f' on {env}' if env else ''}: defaults (tuned for {', '.join(tuned)})"
+    known = registry.get(algorithm).envs
+    title = f"{algorithm} on {env}" if env else algorithm
+    if env not in known:
+        title += f": defaults (the registry has settings for {', '.join(known) or 'no environment'})"
     table = Table("setting", "value", "from", "what it is", title=title, title_justify="left")
     for owner in (settings.run, settings.config):
         for name, field in field_info(type(owner)).items():
@@ -215,12 +212,12 @@ RUN = click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 WHICH = click.option(
     "--which", type=click.Choice(["final", "best", "last"]), default="final", help="Which agent.  [final]"
 )
-SEED = click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the episodes.  [0]")
+SEED = click.option("--seed", type=Count(min=0), default=0, help="Seed of the episodes.  [0]")
 
 
 @click.command("eval")
 @RUN
-@click.option("--episodes", type=click.IntRange(min=1), default=100, help="How many episodes.  [100]")
+@click.option("--episodes", type=Count(min=1), default=100, help="How many episodes.  [100]")
 @SEED
 @WHICH
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -249,7 +246,7 @@ def _recorded(run: Path, env: str | None, given: dict[str, Any]) -> tuple[dict[s
 
 @click.command()
 @RUN
-@click.option("--episodes", type=click.IntRange(min=1), default=1, help="How many episodes.  [1]")
+@click.option("--episodes", type=Count(min=1), default=1, help="How many episodes.  [1]")
 @SEED
 @WHICH
 @click.option("--video", type=NewFile(), metavar="FILE", help="Write a .gif or .mp4 file instead.")
@@ -258,12 +255,10 @@ def watch(run: Path, episodes: int, seed: int, which: str, video: Path | None, e
     from zoo import runs
     from zoo.runs.video import play, write
 
-    screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if video is None and not screen:
-        raise UserError("there is no screen here; add --video FILE.gif to write what a window would show")
     (_, task), agent = _recorded(run, env, given), runs.load(run, which)
     if video is not None:
-        returns = write(agent, task, video, episodes=episodes, seed=seed)
+        with stages() as say:
+            returns = write(agent, task, video, episodes=episodes, seed=seed, say=say)
     else:
         returns = play(agent, task, episodes=episodes, seed=seed)
     click.echo(f"return {', '.join(f'{value:.1f}' for value in returns)}{f' -> {video}' if video else ''}")

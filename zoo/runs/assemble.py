@@ -10,12 +10,13 @@ from zoo import registry
 from zoo.actors.cluster import Cluster
 from zoo.actors.processes import Processes
 from zoo.actors.remote import Assignment, Remote
+from zoo.buffers import ReplayBuffer
 from zoo.envs.autoreset import autoreset_mode
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
 from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
 from zoo.envs.task import Task
-from zoo.errors import UserError
+from zoo.errors import UserError, told
 from zoo.protocol import Algorithm, Buffer, Discounted, Source
 from zoo.settings import Settings
 from zoo.spec import Spec
@@ -56,11 +57,38 @@ def _inline(
         reward_normalizer=_reward_normalizer(settings) if run.normalize_reward else None,
     )
     algo = registry.make(settings.algorithm, envs.spec, settings.config, make_stream, run.device)
-    buffer = algo.make_buffer(envs.spec, envs.num_envs)
+    buffer = _make_buffer(settings, algo, envs.spec, envs.num_envs)
     acting = None
     if run.lag:
         acting = registry.make(settings.algorithm, envs.spec, settings.config, make_stream.spawn(1)[0], run.device)
     return algo, Inline(algo, envs, copy=acting, lag=run.lag), buffer
+
+
+def _make_buffer(settings: Settings, algo: Algorithm, spec: Spec, num_envs: int) -> Buffer:
+    """Make the algorithm's buffer. Raises UserError if it is none, or if the run would end before the first update.
+
+    Only a replay lets it: a run ends on a whole rollout, or after its first segments.
+    """
+    buffer = algo.make_buffer(spec, num_envs)
+    if not isinstance(buffer, Buffer):
+        found = f"algorithm {settings.algorithm!r}: make_buffer returns {told(buffer, repr):.100}"
+        raise UserError(f"{found}; expected a buffer, such as zoo.buffers.RolloutBuffer")
+    total = settings.run.total_steps
+    if isinstance(buffer, ReplayBuffer) and (first := first_update(buffer)) - num_envs >= total:
+        starts, every = f"learning_starts = {buffer.learning_starts:,}", f"an update every {buffer.train_every:,} steps"
+        raise UserError(
+            f"total_steps = {total:,}: {settings.algorithm} would end untrained, as its first update comes at step "
+            f"{first:,} ({starts}, then {every}); take more steps, or a lower learning_starts"
+        )
+    return buffer
+
+
+def first_update(buffer: ReplayBuffer) -> int:
+    """Return the step at which an empty replay is first learned from; each step adds `num_envs` transitions."""
+    each, every = buffer.num_envs, buffer.train_every
+    idle = buffer.learning_starts // each * each  # the last step that is too early
+    due = (idle // every + 1) * every
+    return -(-due // each) * each
 
 
 def _reward_normalizer(settings: Settings) -> RewardNormalizer:
@@ -83,7 +111,7 @@ def _remote(
     mode = autoreset_mode(vector)
     vector.close()
     algo = registry.make(settings.algorithm, spec, settings.config, make_stream, run.device)
-    buffer = algo.make_buffer(spec, run.actors * run.num_envs)
+    buffer = _make_buffer(settings, algo, spec, run.actors * run.num_envs)
     assignment = Assignment(
         make=partial(_make, settings.algorithm, settings.config),
         task=task,

@@ -33,6 +33,7 @@ Row = dict[str, float]
 CONFIG, METRICS, EVALUATION, TENSORBOARD = "config.json", "metrics.jsonl", "evaluation.json", "tensorboard"
 FILES = (CONFIG, METRICS, EVALUATION, NOTES)
 FOLDERS = (TENSORBOARD, CHECKPOINTS, "final", "best", "last")
+COLUMNS = ("step", "seconds", "steps_per_second", "episode_return", "episode_length", "eval_return")
 RECENT_EPISODES = 100
 ROW_LIMIT = 2**20  # bytes in which a row ends
 
@@ -167,6 +168,12 @@ class Recorder:
         if self.returns:
             row["episode_return"] = float(np.mean(self.returns))
             row["episode_length"] = float(np.mean(self.lengths))
+        for name in COLUMNS:
+            if name in report.metrics:
+                raise UserError(
+                    f"{self.settings.algorithm}: update returns a metric {name!r}, the name of a column of every run; "
+                    "give it another one"
+                )
         return row | report.metrics
 
     def _complete(self, row: Row, on_step: Callable[[], None]) -> Row:
