@@ -15,7 +15,7 @@ import click
 from rich.table import Table
 
 from zoo import registry
-from zoo.cli.display import Row, console, display
+from zoo.cli.display import console
 from zoo.cli.options import AlgorithmGroup, NewFile, flag, require_env
 from zoo.cli.output import dispensable_output
 from zoo.config import field_info
@@ -24,6 +24,7 @@ from zoo.settings import Run, Settings, resolve
 
 if TYPE_CHECKING:
     from zoo.runs.recorder import Result
+    from zoo.storage.untrusted import Row
     from zoo.training.evaluation import Evaluation
 
 PRESET = click.Option(["--preset"], metavar="NAME", help="Settings of the registry under the tuned ones: sb3.")
@@ -40,6 +41,7 @@ def _run(
     env: str | None = None,
     preset: str | None = None,
     out: Path | None = None,
+    init: Path | None = None,
     checkpoint_every: str | None = None,
     quiet: bool = False,
 ) -> None:
@@ -50,7 +52,7 @@ def _run(
     settings = runs.prepare(algorithm, env, overrides, source="command line", preset=preset)
     folder = out or runs.default_folder(settings)
     every = EVERY if checkpoint_every is None else checkpoint_every
-    train = partial(runs.run, settings, env, out=folder, checkpoint_every=every)
+    train = partial(runs.run, settings, env, out=folder, init=init, checkpoint_every=every)
     _watched(train, settings, folder, quiet=quiet)
 
 
@@ -82,10 +84,12 @@ def _resume(
 
 def _watched(train: Callable[..., "Result"], settings: Settings, folder: Path, *, quiet: bool) -> None:
     """Train, and show rows and result until standard output goes away."""
+    from zoo.runs.display import display
+
     with dispensable_output(folder) as say, _warnings_as_lines():
         with display(settings, folder, quiet=quiet) as update:
 
-            def on_row(row: Row) -> None:
+            def on_row(row: "Row") -> None:
                 update(row)
                 say(f"step {row['step']:,}")
 
@@ -114,6 +118,8 @@ def _report(result: "Result", folder: Path, *, quiet: bool) -> None:
 
 def _summarise(result: "Result", folder: Path) -> None:
     click.echo(f"trained in   {timedelta(seconds=round(result.seconds))} ({result.seconds:.1f} s)")
+    if result.stopped is not None:
+        click.echo(f"stopped at   {result.stopped}")
     if result.evaluation is not None:
         click.echo(f"evaluation   {_describe(result.evaluation)}")
     click.echo(f"saved in     {folder}")
@@ -139,6 +145,12 @@ run = AlgorithmGroup(
         ENV,
         PRESET,
         click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one."),
+        click.Option(
+            ["--from", "init"],
+            type=click.Path(path_type=Path),
+            metavar="RUN",
+            help="Start from a saved agent's weights.",
+        ),
         CHECKPOINT,
         QUIET,
     ],
@@ -224,7 +236,7 @@ def evaluate(run: Path, episodes: int, seed: int, which: str, as_json: bool) -> 
     from zoo import runs
     from zoo.training.evaluation import evaluate
 
-    settings = runs.settings_of(run)
+    settings = runs.settings_of(runs.run_of(run))
     result = evaluate(runs.load(run, which), settings["env"], episodes=episodes, seed=seed)
     if as_json:
         click.echo(_dump(result.to_json()))
@@ -246,7 +258,7 @@ def watch(run: Path, episodes: int, seed: int, which: str, video: Path | None) -
     screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if video is None and not screen:
         raise UserError("there is no screen here; add --video FILE.gif to write what a window would show")
-    settings, agent = runs.settings_of(run), runs.load(run, which)
+    settings, agent = runs.settings_of(runs.run_of(run)), runs.load(run, which)
     if video is not None:
         returns = write(agent, settings["env"], video, episodes=episodes, seed=seed)
     else:

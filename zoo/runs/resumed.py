@@ -12,6 +12,7 @@ from zoo.config import build
 from zoo.errors import UserError
 from zoo.runs.recorder import CONFIG, versions
 from zoo.settings import Run, Settings
+from zoo.storage.agent import DESCRIPTION
 from zoo.storage.files import open_folder
 from zoo.storage.untrusted import read_json
 
@@ -20,12 +21,17 @@ ENVIRONMENTS, PROCESSES = 1024, 4
 
 
 def resumed_settings(folder: Path, total_steps: int | str | None, repeated: Mapping[str, Any]) -> Settings:
-    """Return the settings of a run's folder, with another budget if one is given.
+    """Return the settings of a run's folder, with another budget if one is given, without a `stop_at` that ended it.
 
     Raises UserError if they are no settings, or reach further than `repeated` allows.
     """
-    settings = Settings.from_json(settings_of(folder), str(folder / CONFIG))
+    stored = settings_of(folder)
+    settings = Settings.from_json(stored, str(folder / CONFIG))
     _check_reach(folder, settings.run, repeated)
+    stopped = stored.get("stopped")
+    if isinstance(stopped, dict) and stopped.get("by") == "stop_at":
+        changed = replace(settings.run, stop_at=None)
+        settings = replace(settings, run=changed, sources=settings.sources | {"stop_at": "resume"})
     if total_steps is None:
         return settings
     changed = build(Run, asdict(settings.run) | {"total_steps": total_steps}, "--resume")
@@ -67,6 +73,8 @@ def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:
             f"the budget changes from {before:,} to {after:,} steps; what follows the fraction done (learning rates, "
             f"exploration, evaluations every 10%) follows the new one, as in no run of {after:,} steps from the start"
         )
+    if stored["run"].get("stop_at") is not None and settings.run.stop_at is None:
+        lines.append(f"the run had reached stop_at; it goes on to {after:,} steps without it")
     now = versions()
     changed = [
         f"{name} {theirs} -> {mine}"
@@ -77,6 +85,13 @@ def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:
     if changed:
         lines.append(f"the run will not go on bit for bit; changed since it began: {', '.join(changed)}")
     return lines
+
+
+def run_of(path: Path) -> Path:
+    """Return the folder of a run: `path`, or the one above it if there is an agent at `path`, as at RUN/best."""
+    above = path.absolute().parent
+    is_agent = os.path.lexists(path / DESCRIPTION) and not os.path.lexists(path / CONFIG)
+    return above if is_agent and os.path.lexists(above / CONFIG) else path
 
 
 def settings_of(path: Path) -> dict[str, Any]:
