@@ -57,7 +57,7 @@ def resume(
     `env` is needed where the run was not trained on an environment's id. `total_steps` replaces the run's own: what
     follows the fraction of the run that is done (learning rates, exploration) then follows the new one. A run that was
     stopped early goes on, too, without the `stop_at` that ended it; `on_row` may stop it by returning False. Warnings
-    say what makes the run differ from an uninterrupted one. Raises UserError if no checkpoint is whole, or if none fits.
+    say what makes the run differ from an uninterrupted one. Raises UserError if no checkpoint is whole, or none fits.
     """
     folder = Path(folder)
     settings = resumed_settings(folder, total_steps, repeated)

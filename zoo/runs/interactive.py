@@ -38,14 +38,13 @@ def train(
     minutes ("5min"), from which `resume` goes on. `init` is an agent, or the folder of one or of its run: training
     starts from its weights and observation statistics. Algorithm, spaces and shapes must agree.
     `progress` says whether the run is shown on standard error; None shows it on a terminal and in a notebook. `on_row`
-    is called with each row of metrics, a dict of numbers; if it returns False the run ends there, and is evaluated and
-    saved as at the end of its budget. The agent's `history` has all rows.
+    gets each row of metrics, a dict of numbers; if it returns False the run ends there, evaluated and saved as ever.
+    The agent's `history` has all rows.
     Raises UserError (a ValueError), which names a wrong setting, before anything is trained.
     """
     prepared = prepare(algorithm, env, settings, source="argument", preset=preset)
     folder = None if out is None else Path(out)
-    shown = is_watched() if progress is None else progress
-    rows: list[Row] = []
+    rows, shown = list[Row](), is_watched() if progress is None else progress
     with display(prepared, folder, quiet=not shown, stderr=True) as show:
 
         def see(row: Row) -> object:
