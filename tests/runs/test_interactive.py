@@ -152,9 +152,10 @@ def test_a_run_that_dies_after_it_reached_stop_at_ends_there(
     def die(*args: Any) -> None:
         raise StopError
 
-    with monkeypatch.context() as patched, pytest.raises(StopError):
+    with monkeypatch.context() as patched:
         patched.setattr(Recorder, "finish", die)
-        train(out=tmp_path / "run", stop_at=goal, **LEARNS)
+        with pytest.raises(StopError):
+            train(out=tmp_path / "run", stop_at=goal, **LEARNS)
     result = zoo.resume(tmp_path / "run", on_row=lambda row: pytest.fail("it goes on"))
     assert result.stopped is not None
     assert (result.stopped.step, result.stopped.by) == (step, "stop_at")
@@ -188,23 +189,18 @@ def test_training_starts_from_the_weights_of_an_agent_or_a_folder(tmp_path: Path
     first = train(out=tmp_path / "first", total_steps=400)
     expected = zoo.evaluate(first, "CartPole-v1", episodes=3).returns.tolist()
     still = {"total_steps": 20, "learning_rate": 1e-30, "seed": 5}
-    starts: dict[str, Any] = {
-        "run": tmp_path / "first",
-        "text": f"{tmp_path}/first/final",
-        "agent": first,
-        "none": None,
+    run, final = tmp_path / "first", f"{tmp_path}/first/final"
+    starts: dict[str, tuple[Any, str | None]] = {
+        "run": (run, str(run)),
+        "text": (final, final),
+        "agent": (first, "an agent of a2c"),
+        "none": (None, None),
     }
-    records = {
-        "run": str(tmp_path / "first"),
-        "text": f"{tmp_path}/first/final",
-        "agent": "an agent of a2c",
-        "none": None,
-    }
-    for name, init in starts.items():
+    for name, (init, record) in starts.items():
         train(out=tmp_path / name, init=init, **still)
         found = read(tmp_path / name / "evaluation.json")["returns"]
         assert (found == expected) is (name != "none"), name
-        assert read(tmp_path / name / "config.json").get("init") == records[name]
+        assert read(tmp_path / name / "config.json").get("init") == record
 
 
 def test_weights_that_do_not_fit_are_refused_before_anything_is_made(tmp_path: Path) -> None:

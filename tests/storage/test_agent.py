@@ -1,4 +1,4 @@
-"""What agents do at play with deterministic=False, which leaves a training alone, and when one takes another's weights."""
+"""How agents act with deterministic=False, which leaves a training alone, and how one takes another's weights."""
 
 import math
 from collections.abc import Callable
@@ -324,7 +324,7 @@ def test_another_episode_start_is_refused(started: Any) -> None:
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
 def test_an_agent_takes_all_weights_of_another_and_no_optimiser(name: str, form: type) -> None:
-    other, agent = make(name, SPACES[form]), untrained(name, SPACES[form])
+    other, agent = make(name, SPACES[form]), beginner(name, SPACES[form])
     for module in other.modules():
         if isinstance(module, Optimizer):
             for tensor in module.buffers():  # type: ignore[attr-defined]
@@ -342,7 +342,7 @@ def test_an_agent_takes_all_weights_of_another_and_no_optimiser(name: str, form:
     assert not torch.equal(first, next(iter(agent.algo.parameters())))
 
 
-def untrained(name: str, space: Any, *, obs: Any = OBS, scale: bool = True, normalize: bool = False) -> Agent:
+def beginner(name: str, space: Any, *, obs: Any = OBS, scale: bool = True, normalize: bool = False) -> Agent:
     spec = Spec(obs, space, scale_actions=scale)
     algo = registry.make(name, spec, registry.load_class(name).Config(hidden=(8,)), SeedSequence(1))
     return Agent(name, algo, spec, ObsNormalizer(obs) if normalize else None)
@@ -354,18 +354,18 @@ BOX = SPACES[spaces.Box]
 @pytest.mark.parametrize(
     ("agent", "message"),
     [
-        (lambda: untrained("a2c", BOX), "has algorithm = ppo, this run a2c"),
-        (lambda: untrained("ppo", BOX, normalize=True), "has normalize_obs = False, this run True"),
-        (lambda: untrained("ppo", BOX, scale=False), "has scale_actions = True, this run False"),
-        (lambda: untrained("ppo", SPACES[spaces.Discrete]), "trained for action_space"),
-        (lambda: untrained("ppo", BOX, obs=spaces.Box(-2, 2, (3,))), "trained for observation_space"),
+        (lambda: beginner("a2c", BOX), "has algorithm = ppo, this run a2c"),
+        (lambda: beginner("ppo", BOX, normalize=True), "has normalize_obs = False, this run True"),
+        (lambda: beginner("ppo", BOX, scale=False), "has scale_actions = True, this run False"),
+        (lambda: beginner("ppo", SPACES[spaces.Discrete]), "trained for action_space"),
+        (lambda: beginner("ppo", BOX, obs=spaces.Box(-2, 2, (3,))), "trained for observation_space"),
     ],
 )
 def test_what_differs_is_named_and_nothing_changes(agent: Callable[[], Agent], message: str) -> None:
     mine = agent()
     before = {key: value.clone() for key, value in mine.state_dict().items()}
     with pytest.raises(UserError, match=message):
-        mine.start_from(untrained("ppo", BOX))
+        mine.start_from(beginner("ppo", BOX))
     assert all(torch.equal(value, before[key]) for key, value in mine.state_dict().items())
 
 
