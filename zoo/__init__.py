@@ -13,7 +13,8 @@ from zoo.taxonomy import Cell
 
 if TYPE_CHECKING:
     from zoo.registry import lookup
-    from zoo.runs.api import load, resume, train
+    from zoo.runs.api import load, resume
+    from zoo.runs.interactive import train
     from zoo.storage.agent import Agent
     from zoo.training.evaluation import Evaluation, evaluate
 
@@ -27,7 +28,7 @@ _LAZY = {
     "load": "zoo.runs",
     "lookup": "zoo.registry",
     "resume": "zoo.runs",
-    "train": "zoo.runs",
+    "train": "zoo.runs.interactive",
 }
 
 

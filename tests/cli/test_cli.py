@@ -296,6 +296,27 @@ def test_what_the_log_says_is_shown_before_the_first_row(
     assert bool(out.getvalue()) is not quiet
 
 
+def test_an_early_end_is_said_with_the_check_that_decided(workplace: Path) -> None:
+    more = ["--stop-at", "1", "--eval-every", "32", "--out", "here"]
+    shown = output("run", "ppo", "--env", "CartPole", *SMALL_PPO, *BRIEF, *more)
+    check = json.loads((workplace / "here" / "metrics.jsonl").read_text().splitlines()[-1])["eval_return"]
+    assert f"stopped at   step 32, early: the check there has a return of {check:.1f}, and stop_at is 1\n" in shown
+    assert saved(workplace / "here" / "config.json")["run"]["stop_at"] == 1
+
+
+def test_run_starts_from_saved_weights(cartpole: Path, workplace: Path) -> None:
+    command = ["run", "ppo", "--env", "CartPole", "--quiet", *SMALL_PPO, *BRIEF, "--learning-rate", "1e-30"]
+    output(*command, "--out", "on", "--from", cartpole, "--seed", "2")
+    output(*command, "--out", "anew", "--seed", "2")
+    first, on, anew = (saved(at / "evaluation.json")["returns"] for at in (cartpole, Path("on"), Path("anew")))
+    assert first == on != anew
+    assert saved(workplace / "on" / "config.json")["init"] == str(cartpole)
+    refused("settings that differ: hidden", *command, "--from", cartpole, "--hidden", "9", "--out", "other")
+    refused("has algorithm = ppo, this run a2c", "run", "a2c", "--env", "CartPole", "--from", cartpole)
+    refused("observation_space", "run", "ppo", "--env", "Pendulum", "--from", cartpole)
+    refused("nowhere", *command, "--from", "nowhere")
+
+
 def test_console_script_in_a_process_of_its_own(workplace: Path) -> None:
     command = [SCRIPT, "run", "ppo", "--env", "CartPole", "--out", "here", *SMALL_PPO, *BRIEF]
     done = subprocess.run(command, capture_output=True, check=True, timeout=60)
@@ -340,6 +361,21 @@ def test_eval_repeats_the_figure_of_the_run(finished: CompletedProcess[str]) -> 
 def test_eval_of_the_best_agent_is_that_agent(cartpole: Path) -> None:
     shown = json.loads(output("eval", cartpole, "--which", "best", "--episodes", "3", "--json"))
     assert shown["returns"] == zoo.evaluate(zoo.load(cartpole, "best"), "CartPole-v1", episodes=3).returns.tolist()
+
+
+def test_eval_and_watch_take_the_path_of_an_agent(
+    cartpole: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for which in ("final", "best"):
+        arguments = "--episodes", "3", "--json"
+        assert output("eval", cartpole / which, *arguments) == output("eval", cartpole, "--which", which, *arguments)
+    assert "->" in output("watch", cartpole / "best", "--video", "x.gif")
+    monkeypatch.chdir(cartpole / "best")
+    assert output("eval", ".", "--episodes", "3") == output("eval", cartpole, "--which", "best", "--episodes", "3")
+    monkeypatch.chdir(workplace)
+    zoo.load(cartpole).save("alone")
+    refused("alone is not a run's folder", "eval", "alone")
+    refused("is not a run's folder", "run", "--resume", cartpole / "best")
 
 
 def test_watch_writes_a_gif_of_the_first_evaluation_episode(cartpole: Path, workplace: Path) -> None:

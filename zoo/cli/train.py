@@ -13,7 +13,7 @@ import click
 from rich.table import Table
 
 from zoo import registry
-from zoo.cli.display import Row, console, display, stages
+from zoo.cli.display import console, stages
 from zoo.cli.options import AlgorithmGroup, Count, NewFile, flag, require_env
 from zoo.cli.output import dispensable_output
 from zoo.config import field_info
@@ -23,6 +23,7 @@ from zoo.settings import Run, Settings, resolve
 if TYPE_CHECKING:
     from zoo.envs.task import Task
     from zoo.runs.recorder import Result
+    from zoo.storage.untrusted import Row
     from zoo.training.evaluation import Evaluation
 
 PRESET = click.Option(["--preset"], metavar="NAME", help="Settings of the registry under the tuned ones: sb3.")
@@ -41,6 +42,7 @@ def _run(
     env: str | None = None,
     preset: str | None = None,
     out: Path | None = None,
+    init: Path | None = None,
     checkpoint_every: str | None = None,
     quiet: bool = False,
 ) -> None:
@@ -51,7 +53,7 @@ def _run(
     settings = runs.prepare(algorithm, env, overrides, source="command line", preset=preset)
     folder = out or runs.default_folder(settings)
     every = EVERY if checkpoint_every is None else checkpoint_every
-    train = partial(runs.run, settings, env, out=folder, checkpoint_every=every)
+    train = partial(runs.run, settings, env, out=folder, init=init, checkpoint_every=every)
     _watched(train, settings, folder, quiet=quiet)
 
 
@@ -84,10 +86,12 @@ def _resume(
 
 def _watched(train: Callable[..., "Result"], settings: Settings, folder: Path, *, quiet: bool) -> None:
     """Train, and show rows and result until standard output goes away."""
+    from zoo.runs.display import display
+
     with dispensable_output(folder) as say, _warnings_as_lines():
         with display(settings, folder, quiet=quiet) as update:
 
-            def on_row(row: Row) -> None:
+            def on_row(row: "Row") -> None:
                 update(row)
                 say(f"step {row['step']:,}")
 
@@ -116,6 +120,8 @@ def _report(result: "Result", folder: Path, *, quiet: bool) -> None:
 
 def _summarise(result: "Result", folder: Path) -> None:
     click.echo(f"trained in   {timedelta(seconds=round(result.seconds))} ({result.seconds:.1f} s)")
+    if result.stopped is not None:
+        click.echo(f"stopped at   {result.stopped}")
     if result.evaluation is not None:
         click.echo(f"evaluation   {_describe(result.evaluation)}")
     click.echo(f"saved in     {folder}")
@@ -141,6 +147,12 @@ run = AlgorithmGroup(
         ENV,
         PRESET,
         click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one."),
+        click.Option(
+            ["--from", "init"],
+            type=click.Path(path_type=Path),
+            metavar="RUN",
+            help="Start from a saved agent's weights.",
+        ),
         CHECKPOINT,
         QUIET,
     ],
@@ -238,10 +250,9 @@ def _recorded(run: Path, env: str | None, given: dict[str, Any]) -> tuple[dict[s
     """Return the record of a run's folder and what makes its environment."""
     from zoo import runs
 
-    record = runs.settings_of(run)
-    return record, runs.recorded_task(
-        run, record, env, {key: value for key, value in given.items() if value is not None}
-    )
+    folder = runs.run_of(run)
+    record, named = runs.settings_of(folder), {key: value for key, value in given.items() if value is not None}
+    return record, runs.recorded_task(folder, record, env, named)
 
 
 @click.command()

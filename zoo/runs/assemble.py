@@ -27,26 +27,48 @@ from zoo.training.loop import Inline, Learner
 
 
 def assemble(
-    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence
+    settings: Settings,
+    task: Task,
+    make_stream: SeedSequence,
+    train_stream: SeedSequence,
+    *,
+    init: Agent | None = None,
 ) -> tuple[Learner, Agent]:
-    """Make a learner and the agent that it trains, as `settings` say; both untrained."""
+    """Make a learner and the agent that it trains, as `settings` say; both untrained, or with the weights of `init`.
+
+    Raises UserError if `init` does not fit.
+    """
     source: Source
     if settings.run.engine == "inline":
-        algo, source, buffer = _inline(settings, task, make_stream, train_stream)
-        spec, obs_normalizer = source.envs.spec, source.envs.obs_normalizer
+        agent, source, buffer = _inline(settings, task, make_stream, train_stream, init)
     else:
-        algo, source, buffer, spec = _remote(settings, task, make_stream, train_stream)
-        obs_normalizer = None
+        agent, source, buffer = _remote(settings, task, make_stream, train_stream, init)
+    algo: Algorithm = agent.algo
     size = {"total_steps": settings.run.total_steps, "num_envs": source.num_envs}
     compiled = compile_step(algo, buffer, settings.run.compile, kernels=settings.run.kernels, **size)
     if compiled and settings.run.kernels == "auto" and isinstance(source, Inline):
         source.actor = cast(Algorithm, DirectActor(source.actor))
-    return Learner(algo, source, buffer), Agent(settings.algorithm, algo, spec, obs_normalizer)
+    return Learner(algo, source, buffer), agent
+
+
+def _agent(
+    settings: Settings,
+    spec: Spec,
+    make_stream: SeedSequence,
+    init: Agent | None,
+    normalizer: ObsNormalizer | None = None,
+) -> Agent:
+    """Make the agent. Weights and statistics of `init` must be there before anything acts or observes."""
+    algo = registry.make(settings.algorithm, spec, settings.config, make_stream, settings.run.device)
+    agent = Agent(settings.algorithm, algo, spec, normalizer)
+    if init is not None:
+        agent.start_from(init)
+    return agent
 
 
 def _inline(
-    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence
-) -> tuple[Algorithm, Inline, Buffer]:
+    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence, init: Agent | None
+) -> tuple[Agent, Inline, Buffer]:
     run = settings.run
     vector = vectorize(task, run.num_envs, run.vec)
     envs = Envs(
@@ -56,12 +78,13 @@ def _inline(
         obs_normalizer=ObsNormalizer(vector.single_observation_space) if run.normalize_obs else None,
         reward_normalizer=_reward_normalizer(settings) if run.normalize_reward else None,
     )
-    algo = registry.make(settings.algorithm, envs.spec, settings.config, make_stream, run.device)
+    agent = _agent(settings, envs.spec, make_stream, init, envs.obs_normalizer)
+    algo: Algorithm = agent.algo
     buffer = _make_buffer(settings, algo, envs.spec, envs.num_envs)
     acting = None
     if run.lag:
         acting = registry.make(settings.algorithm, envs.spec, settings.config, make_stream.spawn(1)[0], run.device)
-    return algo, Inline(algo, envs, copy=acting, lag=run.lag), buffer
+    return agent, Inline(algo, envs, copy=acting, lag=run.lag), buffer
 
 
 def _make_buffer(settings: Settings, algo: Algorithm, spec: Spec, num_envs: int) -> Buffer:
@@ -103,14 +126,15 @@ def _make(name: str, config: Any, spec: Spec, seeds: SeedSequence) -> Algorithm:
 
 
 def _remote(
-    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence
-) -> tuple[Algorithm, Remote, Buffer, Spec]:
+    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence, init: Agent | None
+) -> tuple[Agent, Remote, Buffer]:
     run = settings.run
     vector = vectorize(task, 1, run.vec)
     spec = Spec(vector.single_observation_space, vector.single_action_space, scale_actions=run.scale_actions)
     mode = autoreset_mode(vector)
     vector.close()
-    algo = registry.make(settings.algorithm, spec, settings.config, make_stream, run.device)
+    agent = _agent(settings, spec, make_stream, init)
+    algo: Algorithm = agent.algo
     buffer = _make_buffer(settings, algo, spec, run.actors * run.num_envs)
     assignment = Assignment(
         make=partial(_make, settings.algorithm, settings.config),
@@ -125,4 +149,4 @@ def _remote(
         seeds=train_stream,
     )
     backend = Processes(algo, spec, assignment) if run.engine == "processes" else Cluster(spec, run.ray_address)
-    return algo, Remote(algo, assignment, spec, backend, run.actors), buffer, spec
+    return agent, Remote(algo, assignment, spec, backend, run.actors), buffer
