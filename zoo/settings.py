@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import gymnasium as gym
+
 from zoo import registry
 from zoo.config import Field, build, config, field_info
 from zoo.errors import UserError, nearest
@@ -16,6 +18,7 @@ Kernels = Literal["auto", "torch"]
 
 NATIVE = {"CartPole-v1"}  # ids whose own vector environment was shown to be the same, episode for episode
 MANY = 16  # environments: with fewer, native code gains little
+ATARI = {"atari": True, "frame_stack": 4, "clip_reward": True}  # of ale_py's games: Mnih et al. 2015, Methods
 
 
 @config
@@ -37,10 +40,14 @@ class Run:
     vec: Vec = Field("auto", description="who steps environments: this process, processes of their own, native code")
     env_kwargs: dict[str, Any] = Field({}, description='arguments of the environment, as JSON: {"g": 9.0}')
     wrap: tuple[str, ...] = Field((), description="wrappers, innermost first: module:Wrapper or file.py:Wrapper")
-    frame_stack: int = Field(1, ge=1, le=64, description="observations shown together, the newest last")
+    atari: bool = Field(
+        False, description="84x84 grey pictures of every 4th frame, up to 30 no-ops; on for ale_py's ids"
+    )
+    frame_stack: int = Field(1, ge=1, le=64, description="observations shown together, the newest last; 4 with --atari")
     action_masks: bool = Field(False, description="take only actions that the environment's info['action_mask'] allows")
     normalize_obs: bool = Field(False, description="whiten observations by running statistics")
     normalize_reward: bool = Field(False, description="scale rewards by the running deviation of the return")
+    clip_reward: bool = Field(False, description="learn from the signs of rewards, report themselves; on with --atari")
     scale_actions: bool = Field(True, description="map [-1, 1] onto the bounds of Box actions, rather than only clip")
     eval_every: int | None = Field(
         None, ge=0, description="steps between checks for the best agent; none is 10%, 0 never"
@@ -95,7 +102,7 @@ def resolve(
     preset: str | None = None,
     use_tuned: bool = True,
 ) -> Settings:
-    """Defaults, the preset, registry.yaml's settings for `env`, then `overrides`; later ones win.
+    """Defaults, those of Atari games, the preset, registry.yaml's settings for `env`, `overrides`; later ones win.
 
     A UserError names what is unknown or invalid.
     """
@@ -104,7 +111,9 @@ def resolve(
     _check_names(algorithm, overrides, [*known_config, *known_run])
     if preset is not None and preset not in entry.presets:
         raise UserError(f"{algorithm} has no preset {preset!r}; it has: {', '.join(entry.presets) or 'none'}")
+    as_atari = is_atari(env) and use_tuned and overrides.get("atari", True) is not False
     layers = {
+        "Atari": ATARI if as_atari else {},
         f"preset {preset}": entry.presets[preset] if preset else {},
         "registry": entry.envs.get(env, {}) if use_tuned else {},
         source: overrides,
@@ -129,8 +138,14 @@ def _choose_vec(env_id: str, run: Run) -> Vec:
     """What auto stands for: native where that is known to be the same and pays, sync everywhere else."""
     if run.vec != "auto" or not env_id:
         return run.vec
-    is_plain = not run.env_kwargs and not run.wrap and run.frame_stack == 1 and not run.action_masks
+    is_plain = not run.env_kwargs and not run.wrap and run.frame_stack == 1 and not (run.action_masks or run.atari)
     return "native" if env_id in NATIVE and run.num_envs >= MANY and is_plain else "sync"
+
+
+def is_atari(name: str) -> bool:
+    """Whether an id is one of ale_py's games, of which gymnasium knows once ale_py is imported."""
+    spec = gym.registry.get(name.rpartition(":")[2])
+    return spec is not None and str(spec.entry_point).startswith("ale_py")
 
 
 def _check_names(algorithm: str, overrides: Mapping[str, Any], known: list[str]) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from zoo.buffers.rows import allocate
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
+from zoo.envs.normalize import RewardClipper
 from zoo.envs.task import Task
 from zoo.errors import ActorError, DivergedError, EnvError, UserError, told
 from zoo.machine import set_processor
@@ -43,6 +44,7 @@ class Assignment:
     num_envs: int  # of each actor
     vec: str
     scale_actions: bool
+    clip_reward: bool
     num_steps: int  # rows of a column that a segment brings
     max_rows: int  # of a segment: more where rows that only reset are among them
     total_steps: int
@@ -59,7 +61,8 @@ class Worker:
         set_processor(1)
         env_seeds, algo_seeds = assignment.seeds.spawn(2)
         vector = vectorize(assignment.task, assignment.num_envs, assignment.vec)
-        self.envs = Envs(vector, env_seeds, scale_actions=assignment.scale_actions)
+        clipper = RewardClipper() if assignment.clip_reward else None
+        self.envs = Envs(vector, env_seeds, scale_actions=assignment.scale_actions, reward_normalizer=clipper)
         self.algo = assignment.make(self.envs.spec, algo_seeds)
         self.fills_columns = self.algo.cell.data is Data.ON
         self.assignment, self.taken, self.device = assignment, taken, torch.device("cpu")

@@ -14,7 +14,7 @@ from numpy.random import SeedSequence
 
 from zoo.envs.autoreset import OWN_RESETS, autoreset_mode
 from zoo.envs.foreign import watched
-from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
+from zoo.envs.normalize import ObsNormalizer, RewardClipper, RewardNormalizer
 from zoo.errors import DivergedError, EnvError
 from zoo.protocol import NONE, Episode, Step, Transition
 from zoo.spec import Array, Spec, Unfit
@@ -39,7 +39,7 @@ class Envs:
         *,
         scale_actions: bool = True,
         obs_normalizer: ObsNormalizer | None = None,
-        reward_normalizer: RewardNormalizer | None = None,
+        reward_normalizer: RewardNormalizer | RewardClipper | None = None,
     ) -> None:
         self.vector, self.mode, self.seeds = watched(vector), autoreset_mode(vector), seeds
         self.spec = Spec(vector.single_observation_space, vector.single_action_space, scale_actions=scale_actions)

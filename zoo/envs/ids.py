@@ -1,6 +1,7 @@
 """Names of environments: what they mean, and the environment that one names.
 
 CartPole             the newest version that gymnasium knows
+Pong                 ALE/Pong-v5, as any Atari game that no other id has the name of
 package:Name-v0      imports the package first, which registers the id
 path/to/file.py:f    what f, a function or a class in that file, returns
 
@@ -13,12 +14,14 @@ import re
 import sys
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium as gym
 
 from zoo.errors import UserError, nearest, said
+from zoo.settings import is_atari
 
+ATARI_EXTRA = "Atari games need an extra: pip install -e '.[atari]'"
 EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "shimmy": "atari"}
 
 
@@ -48,11 +51,27 @@ def resolve_id(name: str) -> str:
         return f"{module}:{_resolve_in(module, bare, set(gym.registry) - before)}"
     if name.startswith("ALE/"):
         _import_atari()
-    if name in gym.registry:
-        return name
-    versions = [spec.version for spec in gym.registry.values() if spec.id == f"{name}-v{spec.version}"]
-    if versions:
-        return f"{name}-v{max(version for version in versions if version is not None)}"
+    found = _registered(name, _newest(name, atari=name.startswith("ALE/")))
+    if found is None and _has_atari():
+        found = _registered(name, f"ALE/{name}-v5", _newest(name, atari=True))
+    return found or _refuse(name)
+
+
+def _registered(*names: str) -> str | None:
+    return next((name for name in names if name in gym.registry), None)
+
+
+def _newest(name: str, *, atari: bool) -> str:
+    """Return the id of the newest version of a name, among Atari games or all others; a name of none if there is none.
+
+    `Pong` is ALE/Pong-v5, though ale_py has a Pong-v4, too.
+    """
+    found = [spec for spec in gym.registry.values() if spec.id == f"{name}-v{spec.version}"]
+    versions = [spec.version or 0 for spec in found if is_atari(spec.id) == atari]
+    return f"{name}-v{max(versions, default='none')}"
+
+
+def _refuse(name: str) -> NoReturn:
     names = {re.sub(r"-v\d+$", "", known) for known in gym.registry if "/" not in known}
     stem, dash, version = name.partition("-v")
     if dash and stem in names:
@@ -61,6 +80,7 @@ def resolve_id(name: str) -> str:
     hint = nearest(stem, names)
     if not hint.startswith("; did"):
         hint = "; `python -c 'import gymnasium; gymnasium.pprint_registry()'` lists what is installed"
+        hint += "" if _has_atari() else f", and {ATARI_EXTRA}"
     raise UserError(f"unknown environment {name!r}{hint}")
 
 
@@ -130,11 +150,18 @@ def _load_file(path: Path, name: str) -> Any:
 
 
 def _import_atari() -> None:
+    if not _has_atari():
+        raise UserError(ATARI_EXTRA)
+
+
+def _has_atari() -> bool:
+    """Import ale_py, which registers its games, if it is installed."""
     try:
         import ale_py
     except ImportError:
-        raise UserError("Atari games need an extra: pip install -e '.[atari]'") from None
+        return False
     gym.register_envs(ale_py)
+    return True
 
 
 def make_env(name: str, **kwargs: Any) -> gym.Env[Any, Any]:

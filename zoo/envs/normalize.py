@@ -80,6 +80,14 @@ class ObsNormalizer(RunningMoments):
         return obs, successors
 
 
+class RewardClipper(nn.Module):
+    """The sign of each reward, so that games of few points and of many are learned alike.   Mnih et al. 2015, Methods"""
+
+    def scale(self, reward: Array, ended: Array, alive: Array) -> Array:
+        """Rewards of one step, (B,), as -1, 0 or 1."""
+        return np.sign(reward)
+
+
 class RewardNormalizer(RunningMoments):
     """reward / std of the discounted return so far, clipped to ±10; the mean is not removed, so signs stay.
 

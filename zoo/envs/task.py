@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.wrappers import FrameStackObservation
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
 from zoo.envs.flatten import Flattened
 from zoo.envs.ids import load_name, make_env, resolve_id
 from zoo.errors import UserError, said, told
+from zoo.settings import is_atari
 from zoo.spaces import Stacked
 from zoo.spec import Spec
+
+SCREEN = (84, 84)
 
 EnvLike = str | gym.Env[Any, Any] | Callable[..., gym.Env[Any, Any]]
 
@@ -37,6 +40,7 @@ class Task:
     """What makes an environment, with which arguments, and what is put around it: calling it makes one.
 
     `env` is an id, the name of an object in a file, a function that makes an environment, or an environment itself.
+    `atari` puts gymnasium's AtariPreprocessing around one of ale_py's games.
     """
 
     env: EnvLike
@@ -44,16 +48,18 @@ class Task:
     wrap: tuple[str, ...] = ()
     frame_stack: int = 1
     action_masks: bool = False
+    atari: bool = False
 
     @property
     def plain_id(self) -> str | None:
         """The id, if it alone, with its arguments, says how to make the environment."""
-        plain = isinstance(self.env, str) and not self.wrap and self.frame_stack == 1 and not self.action_masks
-        return resolve_id(str(self.env)) if plain else None
+        is_bare = not self.wrap and self.frame_stack == 1 and not self.action_masks and not self.atari
+        return resolve_id(self.env) if isinstance(self.env, str) and is_bare else None
 
     def __call__(self, **more: Any) -> gym.Env[Any, Any]:
         """Make the environment; `more` are arguments of this one alone. Raises UserError if it cannot be made."""
-        env = self._bare({**self.kwargs, **more})
+        kwargs = {**self.kwargs, **more}
+        env = _preprocessed(self.env, kwargs) if self.atari else self._bare(kwargs)
         for name in self.wrap:
             env = _wrapped(env, name)
         if self.frame_stack > 1:
@@ -72,7 +78,32 @@ class Task:
 
 def complete(env: "EnvLike | Task", spec: Spec) -> Task:
     """Return the task of an agent with `spec` in `env`: what its run put around the environment comes along."""
-    return env if isinstance(env, Task) else Task(env, action_masks=spec.num_masks > 0)
+    if isinstance(env, Task):
+        return env
+    space = spec.observation_space
+    frames = space.frames if isinstance(space, Stacked) else 1
+    atari = isinstance(env, str) and is_atari(resolve_id(env)) and spec.obs_shape[-2:] == SCREEN
+    return Task(env, frame_stack=frames, action_masks=spec.num_masks > 0, atari=atari)
+
+
+def _preprocessed(env: EnvLike, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+    """Make one of ale_py's games, and put gymnasium's AtariPreprocessing around it. Raises UserError for others.
+
+    A lost life ends no episode: the wrapper would begin a new game there, and none would be learned beyond its first
+    life. So training and evaluation have the same task.     (Machado et al. 2018, section 4, advise against it, too)
+    """
+    name = resolve_id(env) if isinstance(env, str) else str(env)
+    if not is_atari(name):
+        raise UserError(f"--atari is for ale_py's games; {name} is none")
+    game = make_env(name, **{"frameskip": 1, **kwargs})
+    try:
+        if len(game.observation_space.shape or ()) < 2:
+            raise UserError(f"{name} observes {game.observation_space}, no pictures; add --no-atari")
+        return AtariPreprocessing(game, noop_max=30, frame_skip=4, screen_size=SCREEN)
+    except gym.error.DependencyNotInstalled:
+        raise UserError("pictures of Atari games need a package that is missing: pip install -e '.[atari]'") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} with {kwargs}: {error}; --no-atari leaves the game as it is") from None
 
 
 def _wrapped(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:

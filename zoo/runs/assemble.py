@@ -14,7 +14,7 @@ from zoo.buffers import ReplayBuffer
 from zoo.envs.autoreset import autoreset_mode
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
-from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
+from zoo.envs.normalize import ObsNormalizer, RewardClipper, RewardNormalizer
 from zoo.envs.task import Task
 from zoo.errors import UserError, told
 from zoo.protocol import Algorithm, Buffer, Discounted, Source
@@ -76,7 +76,7 @@ def _inline(
         train_stream,
         scale_actions=run.scale_actions,
         obs_normalizer=ObsNormalizer(vector.single_observation_space) if run.normalize_obs else None,
-        reward_normalizer=_reward_normalizer(settings) if run.normalize_reward else None,
+        reward_normalizer=_reward_normalizer(settings),
     )
     if run.normalize_obs:
         envs.spec.num_frames = 1  # each stack is whitened as a whole, by the statistics of its own step
@@ -116,8 +116,10 @@ def first_update(buffer: ReplayBuffer) -> int:
     return -(-due // each) * each
 
 
-def _reward_normalizer(settings: Settings) -> RewardNormalizer:
-    """Return what scales rewards. Raises UserError if the algorithm has no discount, which it needs."""
+def _reward_normalizer(settings: Settings) -> RewardNormalizer | RewardClipper | None:
+    """Return what scales rewards, if anything. Raises UserError if it needs a discount, which the algorithm has not."""
+    if not settings.run.normalize_reward:
+        return RewardClipper() if settings.run.clip_reward else None
     if not isinstance(settings.config, Discounted):
         raise UserError(f"normalize_reward needs a discount, but {settings.algorithm} has no setting 'gamma'")
     return RewardNormalizer(settings.run.num_envs, settings.config.gamma)
@@ -144,6 +146,7 @@ def _remote(
         num_envs=run.num_envs,
         vec=run.vec,
         scale_actions=run.scale_actions,
+        clip_reward=run.clip_reward,
         num_steps=buffer.num_steps,
         # Each episode may end in a row that only resets.
         max_rows=buffer.num_steps * (2 if mode is AutoresetMode.NEXT_STEP else 1),

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from zoo.settings import Settings
+from zoo.settings import Run, Settings
 from zoo.storage.untrusted import Row
 
 RETURNS = ("episode_return", "eval_return")
@@ -80,7 +80,16 @@ def _heard(show: Callable[[str], None]) -> Iterator[None]:
 def _title(settings: Settings, folder: Path | None) -> str:
     steps = f"{settings.run.total_steps:,} steps"
     where = "" if folder is None else f" -> {folder}"
-    return f"{settings.algorithm} on {settings.env}, seed {settings.run.seed}, {steps}{where}"
+    title = f"{settings.algorithm} on {settings.env}, seed {settings.run.seed}, {steps}{where}"
+    return f"{title}\n{_pictures(settings.run)}" if settings.run.atari else title
+
+
+def _pictures(run: Run) -> str:
+    """What is done to an Atari game."""
+    rewards = (
+        "rewards clipped to their signs for learning, not in returns" if run.clip_reward else "rewards as they are"
+    )
+    return f"pictures 84x84 grey, every 4th frame, {run.frame_stack} stacked; {rewards} (--no-atari: the game as it is)"
 
 
 def _time_left(row: Row, total: int) -> str:

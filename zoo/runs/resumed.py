@@ -29,6 +29,7 @@ OF_ENVIRONMENTS = {
     "wrap": "wrap",
     "frame_stack": "frame_stack",
     "action_masks": "action_masks",
+    "atari": "atari",
 }
 
 
