@@ -41,7 +41,7 @@ class Run:
     env_kwargs: dict[str, Any] = Field({}, description='arguments of the environment, as JSON: {"g": 9.0}')
     wrap: tuple[str, ...] = Field((), description="wrappers, innermost first: module:Wrapper or file.py:Wrapper")
     atari: bool = Field(
-        False, description="84x84 grey pictures of every 4th frame, up to 30 no-ops; on for ale_py's ids"
+        False, description="every 4th frame, 84x84 and grey, after 30 no-ops at most; for ale_py's ids"
     )
     frame_stack: int = Field(1, ge=1, le=64, description="observations shown together, the newest last; 4 with --atari")
     action_masks: bool = Field(False, description="take only actions that the environment's info['action_mask'] allows")

@@ -18,11 +18,12 @@ from typing import Any, NoReturn
 
 import gymnasium as gym
 
+from zoo.envs import minatar
 from zoo.errors import UserError, nearest, said
 from zoo.settings import is_atari
 
 ATARI_EXTRA = "Atari games need an extra: pip install -e '.[atari]'"
-EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "shimmy": "atari"}
+EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "shimmy": "atari", "zoo.envs.minatar": "minatar"}
 
 
 def runs_code(name: str) -> bool:
@@ -51,6 +52,8 @@ def resolve_id(name: str) -> str:
         return f"{module}:{_resolve_in(module, bare, set(gym.registry) - before)}"
     if name.startswith("ALE/"):
         _import_atari()
+    if name.startswith("MinAtar/"):
+        minatar.register()
     found = _registered(name, _newest(name, atari=name.startswith("ALE/")))
     if found is None and _has_atari():
         found = _registered(name, f"ALE/{name}-v5", _newest(name, atari=True))
@@ -161,6 +164,7 @@ def _has_atari() -> bool:
     except ImportError:
         return False
     gym.register_envs(ale_py)
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else each game says who made it
     return True
 
 

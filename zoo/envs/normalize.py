@@ -81,7 +81,7 @@ class ObsNormalizer(RunningMoments):
 
 
 class RewardClipper(nn.Module):
-    """The sign of each reward, so that games of few points and of many are learned alike.   Mnih et al. 2015, Methods"""
+    """The sign of each reward, so that games of few points and of many are learned alike.       Mnih et al. 2015"""
 
     def scale(self, reward: Array, ended: Array, alive: Array) -> Array:
         """Rewards of one step, (B,), as -1, 0 or 1."""

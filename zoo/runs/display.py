@@ -86,10 +86,9 @@ def _title(settings: Settings, folder: Path | None) -> str:
 
 def _pictures(run: Run) -> str:
     """What is done to an Atari game."""
-    rewards = (
-        "rewards clipped to their signs for learning, not in returns" if run.clip_reward else "rewards as they are"
-    )
-    return f"pictures 84x84 grey, every 4th frame, {run.frame_stack} stacked; {rewards} (--no-atari: the game as it is)"
+    rewards = ", and the signs of rewards" if run.clip_reward else ""
+    seen = f"every 4th frame, 84x84 and grey, {run.frame_stack} stacked"
+    return f"learns from {seen}{rewards}; evaluations count all points (--no-atari: the game as it is)"
 
 
 def _time_left(row: Row, total: int) -> str:
