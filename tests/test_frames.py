@@ -1,7 +1,9 @@
 """A replay that keeps each frame once: what it samples is what a replay of whole stacks samples."""
 
 import sys
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,14 @@ import psutil
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Generator
 
+import zoo
 from zoo.buffers.replay import ReplayBuffer
 from zoo.buffers.segments import SegmentBuffer
+from zoo.errors import UserError
 from zoo.protocol import Segment, Transition
 from zoo.spaces import Stacked
 from zoo.spec import Spec
@@ -229,3 +234,55 @@ def test_the_memory_that_is_asked_for_is_that_of_frames() -> None:
     records = [make(Spec(space, ACTIONS), 1)._records.itemsize for space in (Stacked(frame, 4), whole)]
     assert records[0] < 84 * 84 + 40
     assert records[1] > 4 * 84 * 84
+
+
+LEARNERS = {
+    "dqn": {"n_step": 3, "capacity": 2000},
+    "d3qn": {"capacity": 2000, "num_envs": 2},
+    "impala_replay": {"num_steps": 10, "num_envs": 2},
+    "sac": {"capacity": 2000, "hidden": (16,), "batch_size": 16, "train_every": 4, "num_updates": 1},
+}
+
+
+@pytest.mark.parametrize("algorithm", LEARNERS)
+def test_what_is_learned_is_what_whole_stacks_teach(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = "Pendulum-v1" if algorithm == "sac" else "CartPole-v1"
+    small = {"total_steps": 400, "learning_starts": 100} if algorithm != "impala_replay" else {"total_steps": 400}
+    settings = {**small, **LEARNERS[algorithm], "frame_stack": 3, "seed": 0, "eval_episodes": 0, "eval_every": 0}
+    once = zoo.train(algorithm, env, **settings)
+    assert (once.spec.num_frames, once.spec.obs_shape[0]) == (3, 3)
+    monkeypatch.setattr("zoo.envs.task.Stacked", lambda space, n: batch_space(space, n))
+    whole = zoo.train(algorithm, env, **settings)
+    assert whole.spec.num_frames == 1
+    for mine, theirs in zip(once.weights().values(), whole.weights().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_whitened_stacks_are_kept_whole() -> None:
+    settings = {"total_steps": 200, "learning_starts": 100, "frame_stack": 3, "seed": 0, "train_every": 16}
+    settings |= {"normalize_obs": True}
+    agent = zoo.train("dqn", "CartPole-v1", **settings, eval_episodes=0, eval_every=0)
+    assert agent.spec.num_frames == 1  # a frame is whitened anew in each stack, by the statistics of that step
+    zoo.evaluate(agent, "CartPole-v1", episodes=2)
+
+
+@pytest.mark.parametrize("engine", ["inline", "processes"])
+def test_a_run_of_stacks_is_resumed_evaluated_and_loaded(engine: str, tmp_path: Path) -> None:
+    settings = {"learning_starts": 100, "frame_stack": 4, "seed": 0, "eval_episodes": 3, "eval_every": 0}
+    settings |= {"engine": engine, "log_every": 100, "train_every": 16, "num_updates": 2}
+    zoo.train("dqn", "CartPole-v1", total_steps=300, **settings, out=tmp_path / "run", checkpoint_every=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of another budget, and of actors that start new episodes
+        resumed = zoo.resume(tmp_path / "run", total_steps=500)
+    agent = zoo.load(tmp_path / "run")
+    assert agent.spec.observation_space == resumed.agent.spec.observation_space
+    assert isinstance(agent.spec.observation_space, Stacked)
+    assert agent.spec.num_frames == 4
+    assert resumed.evaluation is not None
+    # Where there is no run's folder to tell of stacks, the agent does.
+    assert zoo.evaluate(agent, "CartPole-v1", episodes=3).returns.tolist() == resumed.evaluation.returns.tolist()
+    stack = np.zeros((4, 4), np.float32)
+    assert agent.predict(stack)[0].shape == ()
+    assert agent.predict(stack[None])[0].shape == (1,)
+    with pytest.raises(UserError, match=r"shape \(4,\); expected \(4, 4\)"):
+        agent.predict(stack[0])

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import gymnasium as gym
-
 from zoo import registry
 from zoo.config import Field, build, config, field_info
 from zoo.errors import UserError, nearest
+from zoo.spec import is_atari
 
 Vec = Literal["auto", "sync", "async", "native", "envpool"]
 Precision = Literal["float32", "bfloat16"]
@@ -40,9 +39,7 @@ class Run:
     vec: Vec = Field("auto", description="who steps environments: this process, processes of their own, native code")
     env_kwargs: dict[str, Any] = Field({}, description='arguments of the environment, as JSON: {"g": 9.0}')
     wrap: tuple[str, ...] = Field((), description="wrappers, innermost first: module:Wrapper or file.py:Wrapper")
-    atari: bool = Field(
-        False, description="every 4th frame, 84x84 and grey, after 30 no-ops at most; for ale_py's ids"
-    )
+    atari: bool = Field(False, description="every 4th frame, 84x84 and grey, after 30 no-ops at most; for ale_py's ids")
     frame_stack: int = Field(1, ge=1, le=64, description="observations shown together, the newest last; 4 with --atari")
     action_masks: bool = Field(False, description="take only actions that the environment's info['action_mask'] allows")
     normalize_obs: bool = Field(False, description="whiten observations by running statistics")
@@ -140,12 +137,6 @@ def _choose_vec(env_id: str, run: Run) -> Vec:
         return run.vec
     is_plain = not run.env_kwargs and not run.wrap and run.frame_stack == 1 and not (run.action_masks or run.atari)
     return "native" if env_id in NATIVE and run.num_envs >= MANY and is_plain else "sync"
-
-
-def is_atari(name: str) -> bool:
-    """Whether an id is one of ale_py's games, of which gymnasium knows once ale_py is imported."""
-    spec = gym.registry.get(name.rpartition(":")[2])
-    return spec is not None and str(spec.entry_point).startswith("ale_py")
 
 
 def _check_names(algorithm: str, overrides: Mapping[str, Any], known: list[str]) -> None:

@@ -6,13 +6,14 @@ integers, Box actions flat and in [-1, 1], Discrete actions counted from 0.
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from zoo.errors import EnvError, UserError
 from zoo.spaces import Array, Flat, Stacked, cast, complaint, is_image
 
-__all__ = ["Array", "Spec", "Unfit", "check_space"]
+__all__ = ["Array", "Spec", "Unfit", "check_space", "is_atari"]
 
 OBSERVATIONS = (spaces.Box, spaces.Discrete)
 ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -187,3 +188,9 @@ def check_space(name: str, spec: Spec, supported: tuple[type, ...]) -> None:
     if not isinstance(spec.action_space, supported) and not choices:
         names = ", ".join(space.__name__ for space in supported)
         raise UserError(f"{name} needs actions of type {names}; this environment's are {spec.action_space}")
+
+
+def is_atari(name: str) -> bool:
+    """Whether an id is one of ale_py's games, of which gymnasium knows once ale_py is imported."""
+    spec = gym.registry.get(name.rpartition(":")[2])
+    return spec is not None and str(spec.entry_point).startswith("ale_py")

@@ -1,5 +1,6 @@
 """Names of environments: the newest version, hints, and missing packages."""
 
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -7,6 +8,7 @@ import pytest
 
 from zoo.envs.ids import make_env, resolve_id
 from zoo.errors import UserError
+from zoo.spec import is_atari
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,40 @@ def test_names_mean_the_newest_version(name: str, meant: str) -> None:
 )
 def test_unknown_environments_are_refused_with_a_hint(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
+        resolve_id(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("Pong", "ALE/Pong-v5"),
+        ("ALE/Pong", "ALE/Pong-v5"),
+        ("SpaceInvaders", "ALE/SpaceInvaders-v5"),
+        ("Pong-v4", "Pong-v4"),
+        ("PongNoFrameskip", "PongNoFrameskip-v4"),
+        ("CartPole", "CartPole-v1"),
+    ],
+)
+def test_a_bare_game_is_ales_newest(name: str, meant: str) -> None:
+    pytest.importorskip("ale_py")
+    for _ in range(2):  # ale_py brings a Pong-v4, too, once it is imported
+        assert resolve_id(name) == meant
+
+
+def test_another_environment_of_that_name_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ale_py")
+    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
+    monkeypatch.setattr(gym, "registry", gym.envs.registration.registry)
+    gym.register("Breakout-v3", entry_point="gymnasium.envs.classic_control:CartPoleEnv")
+    assert resolve_id("Breakout") == "Breakout-v3"
+
+
+@pytest.mark.parametrize("name", ["Pong", "ALE/Pong-v5"])
+def test_a_game_without_ale_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    games = {known: spec for known, spec in gym.registry.items() if is_atari(known)}
+    monkeypatch.setattr(gym, "registry", {k: spec for k, spec in gym.registry.items() if k not in games})
+    with pytest.raises(UserError, match=r"Atari games need an extra: pip install -e '\.\[atari\]'"):
         resolve_id(name)
 
 

@@ -17,9 +17,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from worlds import NUM_ENVS, STEPS, by_time, drive, truth
 
 import zoo
+from zoo.buffers import RolloutBuffer
 from zoo.envs.envs import Envs
 from zoo.envs.normalize import ObsNormalizer, RewardNormalizer, RunningMoments
 from zoo.errors import UserError
+from zoo.protocol import Transition
 
 Array = NDArray[Any]
 
@@ -219,10 +221,28 @@ def test_a_constant_observation_is_whitened_to_zero() -> None:
     np.testing.assert_allclose(whitened, 0, atol=1e-2)
 
 
-@pytest.mark.parametrize("space", [CHOICE, spaces.Box(0, 255, (8, 8, 3), np.uint8)], ids=str)
+PLANES = spaces.Box(0, 1, (10, 10, 4), np.bool_)
+
+
+@pytest.mark.parametrize("space", [CHOICE, spaces.Box(0, 255, (8, 8, 3), np.uint8), PLANES], ids=str)
 def test_only_floats_are_whitened(space: spaces.Space[Any]) -> None:
     with pytest.raises(UserError, match="normalize_obs needs observations of floats"):
         ObsNormalizer(space)
+
+
+def test_clipped_rewards_are_learned_from_and_the_environments_own_are_reported() -> None:
+    learned: list[float] = []
+    add = RolloutBuffer.add
+
+    def watched(self: RolloutBuffer, transition: Transition[Any], alive: Any) -> None:
+        learned.extend(transition.reward.tolist())
+        add(self, transition, alive)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RolloutBuffer, "add", watched)
+        agent = zoo.train("ppo", "Pendulum-v1", total_steps=400, num_steps=400, num_envs=1, seed=0, clip_reward=True)
+    assert set(learned) == {-1.0}
+    assert zoo.evaluate(agent, "Pendulum-v1", episodes=3).mean < -300  # an episode has 200 steps
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
 import zoo
 from zoo.envs.ids import resolve_id
-from zoo.envs.task import Task
+from zoo.envs.task import Task, complete
 from zoo.errors import UserError
+from zoo.runs.prepare import prepare, task_of
+from zoo.spaces import Stacked
+from zoo.spec import Spec
 
 OWN = '''
 import gymnasium as gym
@@ -196,3 +201,88 @@ def test_a_run_of_a_function_says_how_to_go_on(own: Path) -> None:
         assert "--env path/to/file.py:make_env, or in Python zoo.resume" in refused.stderr
     done = command("eval", "run", "--env", "CartPole", "--episodes", "2", cwd=own)
     assert done.returncode == 0, done.stderr
+
+
+# Pictures.
+
+
+def test_stacks_are_gymnasiums_and_say_so() -> None:
+    mine, theirs = Task("CartPole-v1", frame_stack=3)(), FrameStackObservation(gym.make("CartPole-v1"), 3)
+    assert isinstance(mine.observation_space, Stacked)
+    assert mine.observation_space == theirs.observation_space
+    for seed in range(3):
+        assert np.array_equal(mine.reset(seed=seed)[0], theirs.reset(seed=seed)[0])
+        for action in (0, 1, 1):
+            assert np.array_equal(mine.step(action)[0], theirs.step(action)[0])
+
+
+def needs_pictures() -> None:
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+
+
+def test_atari_games_are_preprocessed_and_stacked_by_default() -> None:
+    needs_pictures()
+    settings = prepare("dqn", "Pong", {}, source="test")
+    assert settings.env == "ALE/Pong-v5"
+    assert [settings.sources[name] for name in ("atari", "frame_stack", "clip_reward")] == ["Atari"] * 3
+    env = task_of(settings)()
+    assert env.observation_space == Stacked(gym.spaces.Box(0, 255, (84, 84), np.uint8), 4)
+    bare = AtariPreprocessing(gym.make("ALE/Pong-v5", frameskip=1))
+    obs, expected = env.reset(seed=3)[0], bare.reset(seed=3)[0]
+    for action in (2, 3, 0, 2):
+        assert np.array_equal(obs[-1], expected)
+        obs, expected = env.step(action)[0], bare.step(action)[0]
+    assert obs.any()
+
+
+@pytest.mark.parametrize(
+    ("given", "atari", "frames", "clip"),
+    [
+        ({"atari": False}, False, 1, False),
+        ({"frame_stack": 2}, True, 2, True),
+        ({"clip_reward": False}, True, 4, False),
+    ],
+)
+def test_each_of_these_can_be_left_out(given: dict[str, Any], atari: bool, frames: int, clip: bool) -> None:
+    needs_pictures()
+    run = prepare("dqn", "ALE/Pong-v5", given, source="test").run
+    assert (run.atari, run.frame_stack, run.clip_reward) == (atari, frames, clip)
+    assert prepare("dqn", "CartPole-v1", {}, source="test").run.atari is False
+
+
+def test_a_callers_own_game_stays_as_it_is() -> None:
+    needs_pictures()
+    run = prepare("dqn", gym.make("ALE/Pong-v5"), {}, source="test").run
+    assert (run.atari, run.frame_stack, run.clip_reward) == (False, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("env", "kwargs", "message"),
+    [
+        ("CartPole-v1", {}, "--atari is for ale_py's games; CartPole-v1 is none"),
+        ("ALE/Pong-v5", {"obs_type": "ram"}, "observes .*, no pictures; add --no-atari"),
+        ("ALE/Pong-v5", {"frameskip": 4}, "--no-atari leaves the game as it is"),
+    ],
+)
+def test_what_cannot_be_preprocessed_is_refused(env: str, kwargs: dict[str, Any], message: str) -> None:
+    needs_pictures()
+    with pytest.raises(UserError, match=message):
+        Task(env, kwargs, atari=True)()
+
+
+def test_the_extra_is_named_where_pictures_cannot_be_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ale_py")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[atari\]'"):
+        Task("ALE/Pong-v5", atari=True)()
+
+
+def test_an_agent_plays_the_game_that_it_was_trained_in(capsys: pytest.CaptureFixture[str]) -> None:
+    needs_pictures()
+    small: dict[str, Any] = {"total_steps": 12, "num_steps": 6, "batch_size": 6, "num_epochs": 1, "num_envs": 1}
+    agent = zoo.train("ppo", "Freeway", **small, eval_every=0, eval_episodes=0, seed=0, progress=True)
+    assert "every 4th frame, 84x84 and grey, 4 stacked, and the signs of rewards" in capsys.readouterr().err
+    task = complete("Freeway", agent.spec)
+    assert (task.atari, task.frame_stack) == (True, 4)
+    agent.spec.check_same(Spec(task().observation_space, task().action_space))

@@ -14,6 +14,7 @@ from zoo.parts.critics import Q
 from zoo.parts.discrete import MultiCategorical
 from zoo.parts.networks import Encoder, Policy, V
 from zoo.parts.policies import Categorical, Gaussian
+from zoo.spaces import Stacked
 from zoo.spec import Spec
 
 OBS = spaces.Box(-1, 1, (3,))
@@ -47,6 +48,11 @@ OBSERVATIONS = {
     # Mnih et al. 2015: 84 -> 20 -> 9 -> 7, 64 filters.
     "large_hwc": (image(84, 84, 3), 3136),
     "large_chw": (image(4, 84, 84), 3136),
+    "grey_stack": (Stacked(image(84, 84), 4), 3136),
+    "stack_larger_than_its_frames": (Stacked(image(10, 10), 12), 1600),
+    "stack_of_hwc": (Stacked(image(96, 96, 3), 2), 4096),  # 96 -> 23 -> 10 -> 8
+    "stack_of_chw": (Stacked(image(3, 10, 10), 2), 1600),
+    "planes": (spaces.Box(0, 1, (10, 10, 6), np.bool_), 1600),
 }
 
 each_observation = pytest.mark.parametrize(("space", "features"), OBSERVATIONS.values(), ids=OBSERVATIONS)
@@ -101,6 +107,33 @@ def test_encoder_scales_bytes_to_one() -> None:
     assert encoder.cnn is not None
     white = torch.full((1, 10, 10, 3), 255, dtype=torch.uint8)
     torch.testing.assert_close(encoder(white), encoder.cnn(torch.ones(1, 3, 10, 10)))
+
+
+@pytest.mark.parametrize("frame", [(10, 10, 3), (3, 10, 10)])
+def test_encoder_sees_the_channels_of_stacked_frames_side_by_side(frame: tuple[int, ...]) -> None:
+    space = Stacked(image(*frame), 4)
+    encoder = Encoder(spec_of(space))
+    assert encoder.cnn is not None
+    obs = sample_obs(space, 2)
+    frames = obs.movedim(-1, 2) if frame[2] == 3 else obs  # (2, 4, 3, 10, 10)
+    torch.testing.assert_close(encoder(obs), encoder.cnn(frames.reshape(2, 12, 10, 10) / 255))
+
+
+def test_encoder_sees_one_channel_for_each_grey_frame() -> None:
+    space = Stacked(image(10, 10), 12)
+    encoder = Encoder(spec_of(space))
+    assert encoder.cnn is not None
+    obs = sample_obs(space, 2)
+    torch.testing.assert_close(encoder(obs), encoder.cnn(obs / 255))
+
+
+def test_encoder_sees_planes_as_ones() -> None:
+    space = spaces.Box(0, 1, (10, 10, 6), np.bool_)
+    encoder = Encoder(spec_of(space))
+    assert encoder.cnn is not None
+    obs = sample_obs(space, 2)
+    assert obs.dtype == torch.bool
+    torch.testing.assert_close(encoder(obs), encoder.cnn(obs.permute(0, 3, 1, 2).float()))
 
 
 # Networks.

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
+from pydantic import ValidationError
 
 import zoo
+from zoo.spaces import Stacked
 from zoo.spec import Spec
 from zoo.storage.agent import DESCRIPTION, WEIGHTS
 from zoo.storage.description import Spaces, describe
@@ -48,6 +50,9 @@ def reread(spec: Spec) -> Spec:
         spaces.Box(np.array([0.1, -0.2]), np.array([0.3, 1e300]), dtype=np.float64),
         spaces.Box(0, 255, (8, 8, 3), np.uint8),
         spaces.Box(-1, 1, ()),
+        spaces.Box(0, 1, (10, 10, 4), np.bool_),
+        Stacked(spaces.Box(0, 255, (8, 8), np.uint8), 4),
+        Stacked(half_bounded(), 3),
     ],
     ids=str,
 )
@@ -56,7 +61,9 @@ def test_observation_spaces_survive_json(space: spaces.Space[Any], scale_actions
     spec = Spec(space, CHOICE, scale_actions=scale_actions)
     loaded = reread(spec)
     assert loaded.observation_space == space
+    assert type(loaded.observation_space) is type(space)
     assert loaded.observation_space.dtype == space.dtype
+    assert loaded.num_frames == spec.num_frames
     assert loaded.scale_actions is scale_actions
     loaded.check_same(spec)
 
@@ -115,3 +122,13 @@ def test_an_agent_of_the_first_format_is_read_and_written_as_ever(case: str, tmp
     frozen, again = (json.loads((folder / DESCRIPTION).read_text()) for folder in (FROZEN / case, tmp_path))
     assert again["config"].items() >= frozen["config"].items()  # settings that are newer have been added
     assert {**again, "config": ...} == {**frozen, "config": ...}
+
+
+@pytest.mark.parametrize(
+    "change", [{"frames": 0}, {"frames": 2**22}, {"frames": "4"}, {"source": {"type": "Discrete", "n": 3, "start": 0}}]
+)
+def test_stacks_of_no_size_are_refused(change: dict[str, Any]) -> None:
+    data = written(Spec(Stacked(spaces.Box(0, 255, (8, 8), np.uint8), 4), CHOICE))
+    data["observation_space"] |= change
+    with pytest.raises(ValidationError):
+        Spaces.model_validate(data)

@@ -20,7 +20,7 @@ import gymnasium as gym
 
 from zoo.envs import minatar
 from zoo.errors import UserError, nearest, said
-from zoo.settings import is_atari
+from zoo.spec import is_atari
 
 ATARI_EXTRA = "Atari games need an extra: pip install -e '.[atari]'"
 EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "shimmy": "atari", "zoo.envs.minatar": "minatar"}

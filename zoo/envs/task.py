@@ -10,9 +10,8 @@ from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 from zoo.envs.flatten import Flattened
 from zoo.envs.ids import load_name, make_env, resolve_id
 from zoo.errors import UserError, said, told
-from zoo.settings import is_atari
 from zoo.spaces import Stacked
-from zoo.spec import Spec
+from zoo.spec import Spec, is_atari
 
 SCREEN = (84, 84)
 
