@@ -11,7 +11,7 @@ from rich.table import Table
 
 from zoo.bench import escape
 from zoo.cli.display import console
-from zoo.cli.options import Count, NewFile, name_list
+from zoo.cli.options import Count, NewFile, names
 from zoo.cli.output import dispensable_output
 from zoo.cli.sweep import announce, list_jobs, tell_failed, train
 from zoo.errors import UserError
@@ -78,8 +78,7 @@ def bench(
     from zoo.bench.plan import plan
     from zoo.bench.store import Store
 
-    names = {"algorithms": name_list("--algos", algos), "envs": name_list("--envs", envs)}
-    sweep = plan(preset, **names, seeds=seeds, against=against)
+    sweep = plan(preset, algorithms=names("--algos", algos), envs=names("--envs", envs), seeds=seeds, against=against)
     compared = None if pair is None else _pair(pair, sweep)
     with dispensable_output(out) as say, open_folder(out, make=True) as folder:
         store = Store(folder)
@@ -108,7 +107,7 @@ def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> No
     """
     from zoo.bench import speed as stopwatch
 
-    peers = [] if against == "none" else name_list("--against", against)
+    peers = [] if against == "none" else names("--against", against)
     for name in peers:
         if name not in ("sb3", "sbx"):
             raise UserError(f"--against {name}: expected sb3, sbx, both with a comma, or none")
@@ -117,7 +116,7 @@ def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> No
     table = Table(*stopwatch.header(peers), title="steps a second while learning, median of turns")
     results = []
     say = console(stderr=True).print
-    for measured in stopwatch.measure(name_list("--algos", algos), against=peers, repeat=repeat, say=say):
+    for measured in stopwatch.measure(names("--algos", algos), against=peers, repeat=repeat, say=say):
         table.add_row(*map(escape.terminal, stopwatch.row(measured, peers)))
         results.append(measured.to_json())
         if file is not None:
@@ -128,10 +127,10 @@ def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> No
 
 def _pair(text: str, sweep: "Plan") -> tuple[str, str]:
     """Parse two rows of a sweep's table. Raises UserError if the table has no such rows."""
-    names = name_list("--pair", text)
-    if len(names) != 2:
+    pair = names("--pair", text)
+    if len(pair) != 2:
         raise UserError(f"--pair {text!r}: expected two rows of the table, as in ppo,a2c or ppo,sb3/ppo")
-    one, other = (name if "/" in name or name == "random" else f"zoo/{name}" for name in names)
+    one, other = (name if "/" in name or name == "random" else f"zoo/{name}" for name in pair)
     known = [f"{side}/{name}" if name else side for side, name in sweep.rows]
     for name in (one, other):
         if name not in known:
