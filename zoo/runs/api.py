@@ -92,7 +92,7 @@ def run(
     eval_env: EnvLike = copy.deepcopy(env) if isinstance(env, gym.Env) else env
     # The settings of a run that is resumed may be a stranger's: its networks must fit the size of its checkpoint.
     with _budget(out) if resumed and out is not None else nullcontext():
-        learner, agent = assemble(settings, env, make_stream, train_stream, _loaded(init))
+        learner, agent = assemble(settings, env, make_stream, train_stream, init=_loaded(init))
     recorder = Recorder(settings, agent, eval_env, validation_stream, started, _origin(init))
     with ExitStack() as stack:
         stack.callback(learner.source.close)

@@ -29,6 +29,7 @@ def assemble(
     env: EnvLike,
     make_stream: SeedSequence,
     train_stream: SeedSequence,
+    *,
     init: Agent | None = None,
 ) -> tuple[Learner, Agent]:
     """Make a learner and the agent that it trains, as `settings` say; both untrained, or with the weights of `init`.
