@@ -174,7 +174,7 @@ def log_every(settings: Settings) -> int:
 def load(folder: str | Path, which: str = "final") -> Agent:
     """Load an agent from a run's folder, or from its own. Raises UserError if there is none, or if it does not fit.
 
-    `which` is final or best; a run that stopped early has only last.
+    `which` is final or best; a run that was interrupted or failed has only last.
     """
     path = Path(folder)
     with open_folder(path) as run:
