@@ -6,7 +6,6 @@ Answers are JSON objects, one a line, through the file descriptor CHANNEL: {"ste
 
 import json
 import os
-import resource
 import sys
 import threading
 import traceback
@@ -20,6 +19,7 @@ from zoo.bench.plan import FINAL_EPISODES, Job
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
 from zoo.errors import EnvError
+from zoo.machine import peak_memory
 from zoo.settings import Settings, resolve
 from zoo.training.evaluation import EVALUATION
 
@@ -45,7 +45,7 @@ def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
         "end": float(np.mean(outcome.returns)),
         "curve": curve,
         "steps_per_second": job.total_steps / outcome.seconds if outcome.seconds else None,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "memory": peak_memory(),
         "command": job.command,
         "settings": job.settings,
         **versions(),
