@@ -4,17 +4,19 @@ import json
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
 from zoo.bench import escape
 from zoo.cli.display import console
-from zoo.cli.options import Count, NewFile, names
+from zoo.cli.options import Count, NewFile, flag, names
 from zoo.cli.output import dispensable_output
 from zoo.cli.sweep import announce, list_jobs, tell_failed, train
+from zoo.config import build, field_info
 from zoo.errors import UserError
+from zoo.settings import Run
 from zoo.storage.files import Folder, open_folder
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def _with_ray(ctx: click.Context, param: click.Parameter, address: str | None) -
 @click.group(invoke_without_command=True)
 @click.option("--preset", type=click.Choice(PRESETS), default="quick", help="How much.  [quick]")
 @click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
-@click.option("--envs", metavar="A,B", help=f"Environments of the preset. {NAMES}")
+@click.option("--envs", metavar="A,B", help=f"Environments, the preset's or others. {NAMES}")
 @click.option("--seeds", type=Count(min=1, max=1000), help="Seeds of each; the preset says how many.")
 @click.option("--jobs", type=Count(min=1), default=2, help="Runs at the same time, one thread each.  [2]")
 @click.option("--against", type=click.Choice(["sb3"]), help="Train Stable-Baselines3's twins beside the entries.")
@@ -55,6 +57,7 @@ def _with_ray(ctx: click.Context, param: click.Parameter, address: str | None) -
 @click.pass_context
 def bench(
     ctx: click.Context,
+    /,
     preset: str,
     algos: str | None,
     envs: str | None,
@@ -67,6 +70,7 @@ def bench(
     pair: str | None,
     dry_run: bool,
     no_train: bool,
+    **own: str | None,
 ) -> None:
     """Train every entry on the environments that it supports, and print one table with intervals.
 
@@ -78,7 +82,8 @@ def bench(
     from zoo.bench.plan import plan
     from zoo.bench.store import Store
 
-    sweep = plan(preset, algorithms=names("--algos", algos), envs=names("--envs", envs), seeds=seeds, against=against)
+    algorithms, env_ids = names("--algos", algos), names("--envs", envs)
+    sweep = plan(preset, algorithms=algorithms, envs=env_ids, seeds=seeds, against=against, own=_own(own))
     compared = None if pair is None else _pair(pair, sweep)
     with dispensable_output(out) as say, open_folder(out, make=True) as folder:
         store = Store(folder)
@@ -93,6 +98,17 @@ def bench(
             _compare(sweep, store, *compared)
         tell_failed(failed)
         say("at the end")
+
+
+def _own(given: dict[str, str | None]) -> dict[str, Any]:
+    """Return the settings of all runs that flags gave. Raises UserError for values that no run has."""
+    named = {name: value for name, value in given.items() if value is not None}
+    run = build(Run, named, "zoo bench")
+    return {name: getattr(run, name) for name in named}
+
+
+# Settings of all runs.
+bench.params += [flag(name, field_info(Run)[name]) for name in ("total_steps", "env_kwargs", "wrap")]
 
 
 @bench.command()
