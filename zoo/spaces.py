@@ -99,7 +99,7 @@ class Flat(spaces.Box):
 
     def is_batch(self, obs: Any) -> bool:
         """Whether `obs` is a batch of observations rather than one."""
-        space, value = next(_leaves(self.source, obs), (self.source, None))
+        space, value = next(_leaves(self.source, obs), (self.source, 0))
         return np.ndim(value) > len(space.shape or ())
 
     def _mask(self, given: Any) -> Array:
