@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,6 +18,7 @@ from torch import nn
 import zoo
 from zoo import UserError, registry
 from zoo.config import field_info
+from zoo.envs.ids import resolve_id
 from zoo.settings import Run, resolve
 from zoo.spec import Spec
 from zoo.taxonomy import CELLS, Cell
@@ -122,8 +123,8 @@ def test_settings_of_the_run_and_of_the_algorithm_never_share_a_name(name: str) 
 @pytest.mark.parametrize(("name", "env"), TUNED)
 def test_tuned_settings_resolve_on_an_environment_that_exists(name: str, env: str) -> None:
     if env.startswith("ALE/"):
-        gym.register_envs(pytest.importorskip("ale_py"))
-    assert env in gym.registry
+        pytest.importorskip("ale_py")
+    assert resolve_id(env) == env
     settings = resolve(name, env, {})
     values = registry.to_json(settings.run) | registry.to_json(settings.config)
     tuned = ENTRIES[name].envs[env]
@@ -453,3 +454,15 @@ def test_python_tags_would_run_with_an_unsafe_loader(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     yaml.load("!!python/object/apply:os.system ['touch ran']", yaml.UnsafeLoader)
     assert Path("ran").exists()
+
+
+@pytest.mark.parametrize("name", [name for name, env in TUNED if env.startswith("MinAtar/")])
+def test_entries_learn_from_planes(name: str) -> None:
+    pytest.importorskip("minatar")
+    small = {"total_steps": 64, "num_envs": 2, "num_steps": 8, "batch_size": 8, "num_epochs": 1, "learning_starts": 32}
+    known = {**field_info(Run), **field_info(registry.load_class(name).Config)}
+    settings: dict[str, Any] = {key: value for key, value in small.items() if key in known}
+    agent = zoo.train(name, "MinAtar/Breakout", seed=0, eval_every=0, eval_episodes=0, compile="off", **settings)
+    obs = np.zeros((10, 10, 4), np.bool_)
+    assert agent.predict(obs)[0] in agent.spec.action_space
+    assert [module for module in agent.modules() if isinstance(module, torch.nn.Conv2d)]
