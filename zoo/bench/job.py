@@ -18,6 +18,7 @@ from numpy.random import SeedSequence
 from zoo.bench.plan import FINAL_EPISODES, Job
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
+from zoo.envs.task import Task
 from zoo.errors import EnvError
 from zoo.machine import peak_memory
 from zoo.settings import Settings, resolve
@@ -84,7 +85,8 @@ def _sb3(job: Job, on_row: Callable[[Row], None]) -> Performance:
 
 def _random(job: Job, on_row: Callable[[Row], None]) -> Performance:
     """Take uniformly random actions in the episodes that all entries are evaluated on."""
-    envs = Envs(vectorize(job.env, 10), SeedSequence(0, spawn_key=(EVALUATION,)), scale_actions=False)
+    task = Task(job.env, job.overrides.get("env_kwargs", {}), tuple(job.overrides.get("wrap", ())))
+    envs = Envs(vectorize(task, 10), SeedSequence(0, spawn_key=(EVALUATION,)), scale_actions=False)
     space = envs.vector.action_space
     space.seed(0)
     envs.reset()
