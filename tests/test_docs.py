@@ -28,9 +28,10 @@ from zoo.cli.options import AlgorithmGroup, require_env
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+NEW_ALGORITHM, OWN_ENV, NOTEBOOK = DOCS / "adding-an-algorithm.md", DOCS / "environments.md", DOCS / "python.md"
+TUTORIAL, RECIPES = DOCS / "tutorial.md", DOCS / "recipes.md"
 # Pages whose files, commands and scripts work as they are printed.
-EXAMPLES = [DOCS / "adding-an-algorithm.md", DOCS / "environments.md"]
-NOTEBOOK = DOCS / "python.md"
+EXAMPLES = [NEW_ALGORITHM, OWN_ENV, NOTEBOOK, TUTORIAL, RECIPES]
 FILES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 ALGORITHMS = sorted(registry.load().algorithms)
 SAFE = {"list", "lookup", "show"}  # commands that are run as they stand
@@ -53,8 +54,12 @@ def commands(text: str) -> Iterator[list[str]]:
     """The arguments of each `zoo` command in console blocks."""
     for language, body in fenced(text):
         if language in ("console", "sh", "bash", "shell"):
-            for line in body.replace("\\\n", " ").splitlines():
-                yield from _commands_of_line(line.removeprefix("$ "))
+            yield from _commands_of_block(body)
+
+
+def _commands_of_block(body: str) -> Iterator[list[str]]:
+    for line in body.replace("\\\n", " ").splitlines():
+        yield from _commands_of_line(line.removeprefix("$ "))
 
 
 def _commands_of_line(line: str) -> Iterator[list[str]]:
@@ -74,21 +79,20 @@ def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ZOO_REGISTRY", raising=False)
 
 
-def printed(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Write the files of a page into `folder`, where Python and the registry find them; returns its other scripts."""
-    scripts = []
-    for language, body in fenced(read(page)):
-        name = re.match(r"# (\w+\.(?:py|yaml))\n", body)
+NAME = re.compile(r"# (\w+\.(?:py|yaml))\n")  # the first line of a block that is a file
+
+
+def printed(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write the files of a page into `folder`, where Python and the registry find them."""
+    for _, body in fenced(read(page)):
+        name = NAME.match(body)
         if name is not None:
             (folder / name[1]).write_text(body, encoding="utf-8")
             monkeypatch.delitem(sys.modules, Path(name[1]).stem, raising=False)
-        elif language == "python":
-            scripts.append(body)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     if (folder / "mine.yaml").exists():
         monkeypatch.setenv("ZOO_REGISTRY", str(folder / "mine.yaml"))
-    return scripts
 
 
 def call(arguments: list[str]) -> tuple[Any, str]:
@@ -222,7 +226,7 @@ def parser(monkeypatch: pytest.MonkeyPatch) -> None:
         if isinstance(command, AlgorithmGroup) and name not in SAFE:
             monkeypatch.setattr(command, "action", resolve_only)
             monkeypatch.setattr(command, "callback", lambda **values: None)
-        elif not isinstance(command, click.Group) and name not in SAFE:
+        elif name not in SAFE:
             monkeypatch.setattr(command, "callback", lambda **values: None)
 
 
@@ -255,7 +259,7 @@ def test_wrong_commands_are_noticed(command: str, parser: None) -> None:
 def test_commands_are_found() -> None:
     text = "```console\n$ A=b zoo list && zoo run ppo \\\n  --env X  # why\nls | zoo\n```\n```python\nzoo list\n```\n"
     assert list(commands(text)) == [["list"], ["run", "ppo", "--env", "X"], []]
-    assert {file.stem for file, _ in COMMANDS} >= {*ALGORITHMS, "README", EXAMPLES[0].stem}
+    assert {file.stem for file, _ in COMMANDS} >= {*ALGORITHMS, "README", NEW_ALGORITHM.stem}
 
 
 OWN = inspect.signature(zoo.train).parameters.keys()  # what are no settings
@@ -275,32 +279,34 @@ def test_python_calls_of_train_have_known_settings(file: Path) -> None:
 # The examples
 
 
-def test_the_notebook_works_as_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+NOT_HERE = re.compile(r"import (pandas|wandb)\b|--device cuda")  # what a page shows and no test has
+LONG = re.compile(r"zoo bench (?!.*--dry-run)")  # minutes
+
+
+def run_example(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Do what a page says, in its order; returns the names of its Python lines, which are one session."""
+    printed(page, folder, monkeypatch)
     names: dict[str, Any] = {}
-    for language, body in fenced(read(NOTEBOOK)):
-        if language == "python":
-            exec(compile(body, str(NOTEBOOK), "exec"), names)
-    assert names["curve"][-1][0] == 8000
-    ends = [json.loads(read(Path(f"runs/{name}/config.json"))) for name in ("second", "third")]
-    assert [end["stopped"]["by"] for end in ends] == ["on_row", "stop_at"]
-    assert ends[0]["stopped"]["step"] == ends[1]["stopped"]["step"] < 8000
+    for language, body in fenced(read(page)):
+        if language == "python" and not (NAME.match(body) or NOT_HERE.search(body)):
+            exec(compile(body, str(page), "exec"), names)
+        elif language == "console":
+            kept = [line for line in body.splitlines() if not (NOT_HERE.search(line) or LONG.search(line))]
+            for command in _commands_of_block("\n".join(kept)):
+                code, output = call(command)
+                assert code == 0, output
+    return names
 
 
-def run_example(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do what a page says: its commands, then its scripts."""
-    scripts = printed(page, folder, monkeypatch)
-    for command in commands(read(page)):
-        code, output = call(command)
-        assert code == 0, output
-    for script in scripts:
-        exec(compile(script, str(page), "exec"), {})
+def returned(run: str) -> float:
+    """The return of a run's evaluation."""
+    return float(json.loads(read(Path(f"runs/{run}/evaluation.json")))["mean"])
 
 
 def test_the_example_of_an_algorithm_works_as_it_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_example(EXAMPLES[0], tmp_path, monkeypatch)
+    run_example(NEW_ALGORITHM, tmp_path, monkeypatch)
     rows = [json.loads(line) for line in read(Path("runs/first/metrics.jsonl")).splitlines()]
     assert rows[-1]["step"] >= 2000
     assert {"policy_loss", "value_loss"} <= rows[-1].keys()
@@ -310,5 +316,53 @@ def test_the_example_of_an_algorithm_works_as_it_is_printed(
 def test_so_does_that_of_an_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_example(EXAMPLES[1], tmp_path, monkeypatch)
+    run_example(OWN_ENV, tmp_path, monkeypatch)
     assert float(capsys.readouterr().out.split()[-1]) == 5.0  # ten rounds, half a point each
+
+
+def test_so_does_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run_example(NOTEBOOK, tmp_path, monkeypatch)
+    assert names["curve"][-1][0] == 8000
+    ends = [json.loads(read(Path(f"runs/{name}/config.json"))) for name in ("second", "third")]
+    assert [end["stopped"]["by"] for end in ends] == ["on_row", "stop_at"]
+    assert ends[0]["stopped"]["step"] == ends[1]["stopped"]["step"] < 8000
+
+
+def test_the_tutorial_prints_what_it_says_and_its_runs_differ_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_example(TUTORIAL, tmp_path, monkeypatch)
+    comments = re.findall(r"^ *print\(.*\)  # (.+)$", read(TUTORIAL), re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == [
+        line for comment in comments for line in re.split("; (?:then )?", comment)
+    ]
+    assert returned("qac") < returned("a2c")
+    assert returned("lam0") < 15 < 50 < returned("lam95")
+    assert returned("once") < returned("twenty")
+    assert returned("impala") == returned("a2c")
+
+
+def test_recipes_work_as_they_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(DOCS / "bench" / "standard", tmp_path / "bench")
+    names = run_example(RECIPES, tmp_path, monkeypatch)
+    assert [step for step, _ in names["checks"]] == [400 * part for part in range(1, 11)]
+    assert names["scores"]["ppo", "CartPole-v1"] == 500
+    assert "ppo 4 [" in capsys.readouterr().out
+    assert (tmp_path / "a2c.gif").exists()
+    names["runs"].close()
+
+
+def test_rows_can_be_handed_on_and_do_not_end_a_run() -> None:
+    """As the recipe for Weights & Biases does, whose `log` returns None."""
+    logged: dict[int, dict[str, float]] = {}
+    zoo.train(
+        "a2c",
+        "CartPole-v1",
+        seed=0,
+        total_steps=400,
+        eval_episodes=1,
+        on_row=lambda row: logged.update({row["step"]: row}),
+    )
+    assert max(logged) == 400
