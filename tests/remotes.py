@@ -22,7 +22,7 @@ from zoo.buffers.rows import allocate
 from zoo.machine import torch_settings
 from zoo.protocol import Progress, Transition
 from zoo.runs.assemble import _remote
-from zoo.runs.prepare import prepare
+from zoo.runs.prepare import prepare, task_of
 from zoo.settings import Run
 from zoo.spec import Spec
 from zoo.taxonomy import Data
@@ -35,7 +35,7 @@ SMALL = {"total_steps": 200, "num_envs": 2, "num_steps": 5, "seed": 0, "eval_eve
 def remote(algorithm: str, **settings: object) -> Remote:
     overrides = SMALL | {"engine": "processes", "actors": 2} | settings
     prepared = prepare(algorithm, "CartPole-v1", overrides, source="argument")
-    _, source, _, _ = _remote(prepared, "CartPole-v1", SeedSequence(0), SeedSequence(1))
+    _, source, _ = _remote(prepared, "CartPole-v1", SeedSequence(0), SeedSequence(1), None)
     return source
 
 
@@ -50,7 +50,8 @@ def stamped(name: str, env: object, make: object = make_stamping, **settings: ob
     known = registry.load_class(name).Config.__dataclass_fields__.keys() | Run.__dataclass_fields__.keys()
     overrides = {key: value for key, value in overrides.items() if key in known}
     prepared = prepare(name, env, overrides, source="argument")  # type: ignore[arg-type]
-    algo, source, buffer, _ = _remote(prepared, env, SeedSequence(0), SeedSequence(1))  # type: ignore[arg-type]
+    agent, source, buffer = _remote(prepared, task_of(prepared, env), SeedSequence(0), SeedSequence(1), None)  # type: ignore[arg-type]
+    algo = agent.algo
     source.assignment = replace(source.assignment, make=partial(make, name, prepared.config))  # type: ignore[operator]
     parameter_of(algo).data.fill_(0)
     return Learner(algo, source, buffer)

@@ -78,7 +78,8 @@ def test_an_environment_that_fails_in_an_actor_has_its_own_exit_code() -> None:
 def test_a_policy_that_is_nan_in_an_actor_has_its_own_exit_code() -> None:
     overrides = {"total_steps": 200, "engine": "processes", "learning_starts": 0, "seed": 0}
     prepared = prepare("td3", "Pendulum-v1", overrides, source="argument")
-    algo, source, _, _ = _remote(prepared, "Pendulum-v1", SeedSequence(0), SeedSequence(1))
+    agent, source, _ = _remote(prepared, "Pendulum-v1", SeedSequence(0), SeedSequence(1), None)
+    algo = agent.algo
     load_weights(algo, weights_of(algo) * np.nan)
     with closing(source), pytest.raises(DivergedError, match="actor 0 failed: DivergedError: the policy bec") as raised:
         source.step(Progress(100, 200))

@@ -520,15 +520,17 @@ def test_mistake_wrong_action_space(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_mistake_folder_exists(kind: str, workplace: Path) -> None:
+def test_mistake_folder_exists(kind: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (workplace / "taken").mkdir() if kind == "folder" else (workplace / "taken").touch()
-    refused("choose another --out", "run", "ppo", "--env", "CartPole", "--out", "taken")
+    command = "run", "ppo", "--env", "CartPole", "--out", "taken"
+    monkeypatch.setattr(runs, "run", lambda *_, **__: pytest.fail("it compiles"))
+    refused("choose another --out", *command)
 
 
 def test_mistake_unwritable_folder(workplace: Path) -> None:
     workplace.chmod(0o500)
     folder = "here" if os.geteuid() else "/proc/here"  # few places are unwritable for root
-    refused("choose another --out", "run", "ppo", "--env", "CartPole", "--out", folder)
+    refused("choose another --out", "run", "ppo", "--env", "CartPole", "--out", folder, "--compile", "off")
 
 
 def test_mistake_registry_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -452,3 +452,16 @@ def test_the_log_is_told_once_before_the_first_compilation(caplog: pytest.LogCap
     step(torch.ones(1))
     step(torch.ones(1))
     assert told == [["compiling the update (once; cached)"]] * 2
+
+
+def test_the_log_is_told_before_the_compiler_is_loaded(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", logger="zoo")
+    monkeypatch.setattr(zoo.training.compile, "compile_whole", lambda *_, **__: pytest.fail(str(caplog.messages)))
+    algo, spec, _ = make("a2c")
+    buffer = algo.make_buffer(spec, 2)
+    assert not compile_step(algo, buffer, "off", total_steps=1, num_envs=2)
+    assert not caplog.messages
+    with pytest.raises(pytest.fail.Exception, match="loading the compiler"):
+        compile_step(algo, buffer, "on", total_steps=1, num_envs=2)

@@ -96,7 +96,8 @@ def test_episodes_of_one_step_train() -> None:
 
 def test_a_lagging_copy_acts_with_old_weights_until_it_is_refreshed() -> None:
     prepared = prepare("impala", "CartPole-v1", SMALL | {"lag": 3}, source="argument")
-    algo, source, _ = _inline(prepared, "CartPole-v1", SeedSequence(0), SeedSequence(1))
+    agent, source, _ = _inline(prepared, "CartPole-v1", SeedSequence(0), SeedSequence(1), None)
+    algo = agent.algo
     before = weights_of(algo)
     torch.testing.assert_close(weights_of(source.actor), before, rtol=0, atol=0)
     load_weights(algo, before + 1)

@@ -52,6 +52,7 @@ def _run(
     env = require_env(algorithm, env)
     settings = runs.prepare(algorithm, env, overrides, source="command line", preset=preset)
     folder = out or runs.default_folder(settings)
+    runs.check_new(folder)
     every = EVERY if checkpoint_every is None else checkpoint_every
     train = partial(runs.run, settings, env, out=folder, init=init, checkpoint_every=every)
     _watched(train, settings, folder, quiet=quiet)

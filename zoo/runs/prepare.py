@@ -1,5 +1,6 @@
 """Settings of a run that begins, resolved and checked."""
 
+import os
 import re
 import uuid
 from dataclasses import replace
@@ -73,6 +74,15 @@ def _name(env: EnvLike) -> str:
     if isinstance(env, gym.Env):
         return env.spec.id if env.spec else type(env.unwrapped).__name__
     return str(getattr(env, "__name__", type(env).__name__))
+
+
+def check_new(folder: Path) -> None:
+    """Raise UserError if there is something of this name, or if its place is in no folder."""
+    if os.path.lexists(folder):
+        raise UserError(f"{folder} exists already; two runs never share a folder: choose another --out")
+    above = next(each for each in folder.absolute().parents if os.path.lexists(each))
+    if not os.path.isdir(above):
+        raise UserError(f"{folder} cannot be made: {above} is no folder; choose another --out")
 
 
 def default_folder(settings: Settings) -> Path:

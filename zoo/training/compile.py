@@ -48,6 +48,7 @@ def compile_step(
         return False
     try:
         _make_folder()
+        LOG.info("loading the compiler, and trying it on a product (once; cached)")
         few_guards = isinstance(algo, FewGuards) and algo.few_guards
         compiled = compile_whole(algo.step, kernels=kernels, few_guards=few_guards)
     except OSError as error:  # first of all: without a folder, what knows torch's errors cannot be imported
