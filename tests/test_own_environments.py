@@ -13,6 +13,8 @@ import pytest
 from zoo.cli import main
 
 OWN = '''
+import copy
+
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
@@ -33,7 +35,7 @@ class Own(gym.Env):
 
     def __init__(self, kind, pays=1.0, render_mode=None):
         self.kind, self.pays, self.render_mode = kind, pays, render_mode
-        self.observation_space, self.action_space = KINDS[kind]
+        self.observation_space, self.action_space = copy.deepcopy(KINDS[kind])
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -92,7 +94,7 @@ def evaluation(run: str) -> Any:
 def test_every_kind_goes_through_every_command(kind: str, name: str, folder: Path) -> None:
     named = ["--env", name, "--env-kwargs", json.dumps({"kind": kind, "pays": 2.0})]
     masks = ["--action-masks"] if kind == "masked" else []
-    zoo("run", "ppo", *named, *masks, *SMALL, "--eval-episodes", "5", "--out", "run")
+    zoo("run", "a2c", *named, *masks, *SMALL, "--eval-episodes", "5", "--out", "run")
     returns = evaluation("run")
     assert len(returns) == 5
     assert all(value % 2 == 0 for value in returns)  # the argument counts
