@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from types import ModuleType
@@ -352,6 +353,13 @@ def test_recipes_work_as_they_are_printed(
     assert "ppo 4 [" in capsys.readouterr().out
     assert (tmp_path / "a2c.gif").exists()
     names["runs"].close()
+
+
+def test_the_variant_of_the_recipes_is_ppo_but_for_its_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed(RECIPES, tmp_path, monkeypatch)
+    ppo, wide = (runs.prepare(name, "CartPole-v1", {"seed": 0}, source="test") for name in ("ppo", "ppo_wide"))
+    assert replace(ppo.config, hidden=(256, 256)) == wide.config
+    assert replace(ppo.run, total_steps=50_000) == wide.run
 
 
 def test_rows_can_be_handed_on_and_do_not_end_a_run() -> None:

@@ -1,6 +1,7 @@
 """The wheel: it holds what the package reads, and works far from the checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -84,3 +85,21 @@ def test_constraints_pin_every_requirement_to_a_version_that_it_allows() -> None
     for requirement in map(Requirement, [*project["dependencies"], *extras]):
         if requirement.name != project["name"]:
             assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
+
+
+def test_readme_takes_a_torch_without_cuda_that_the_package_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (needed,) = (each for each in map(Requirement, project["dependencies"]) if each.name == "torch")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (given,) = re.findall(r'^pip install "(torch.*)" --index-url https://download.pytorch.org/whl/cpu$', readme, re.M)
+    # pip replaces a torch that the package does not allow, by one with CUDA.
+    assert set(Requirement(given).specifier) <= set(needed.specifier)
+    assert {bound.operator for bound in Requirement(given).specifier} == {"<"}
+
+
+def test_the_systems_of_the_metadata_are_those_of_the_readme() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    systems = {each.rpartition(" :: ")[2] for each in project["classifiers"] if each.startswith("Operating System")}
+    assert systems == {"Linux", "MacOS"}
+    words = (ROOT / "README.md").read_text(encoding="utf-8").split()
+    assert "Linux or macOS on Apple silicon" in " ".join(words)
