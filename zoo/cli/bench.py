@@ -93,9 +93,8 @@ def bench(
         with nullcontext() if no_train else folder.locked():  # another sweep may have done some until now
             missing = announce(sweep, store, jobs)
             failed = 0 if no_train or not missing else train(missing, store, _queue(engine, ray_address, jobs), say)
-        _publish(sweep, store, f"zoo bench, preset {preset}", _command(), folder)
-        if compared:
-            _compare(sweep, store, *compared)
+        _publish(sweep, store, preset, folder)
+        _compare(sweep, store, compared)
         tell_failed(failed)
         say("at the end")
 
@@ -176,11 +175,11 @@ def _queue(engine: str, address: str | None, jobs: int) -> "Queue":
     return LocalQueue(jobs)
 
 
-def _publish(sweep: "Plan", store: "Store", title: str, command: str, folder: Folder) -> None:
+def _publish(sweep: "Plan", store: "Store", preset: str, folder: Folder) -> None:
     from zoo.bench import figures, report, tables
     from zoo.bench.summary import summarise, to_json
 
-    summary = summarise(sweep, store, title=title, command=command)
+    summary = summarise(sweep, store, title=f"zoo bench, preset {preset}", command=_command())
     console().print(tables.terminal(summary))
     data = to_json(summary)
     files = {
@@ -197,11 +196,13 @@ def _publish(sweep: "Plan", store: "Store", title: str, command: str, folder: Fo
     click.echo(f"tables, figures and report.html in {folder.path}")
 
 
-def _compare(sweep: "Plan", store: "Store", one: str, other: str) -> None:
+def _compare(sweep: "Plan", store: "Store", rows: tuple[str, str] | None) -> None:
+    if rows is None:
+        return
     from zoo.bench.summary import finals, find_trials
     from zoo.statistics import estimate, probability_of_improvement
 
-    ends = finals(find_trials(sweep, store))
+    (one, other), ends = rows, finals(find_trials(sweep, store))
     for env in sweep.envs:
         if (one, env) in ends and (other, env) in ends:
             chance = estimate(ends[one, env], ends[other, env], statistic=probability_of_improvement)
