@@ -4,7 +4,7 @@ import json
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
@@ -79,11 +79,9 @@ def bench(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from zoo.bench.plan import plan
     from zoo.bench.store import Store
 
-    algorithms, env_ids = names("--algos", algos), names("--envs", envs)
-    sweep = plan(preset, algorithms=algorithms, envs=env_ids, seeds=seeds, against=against, own=_own(own))
+    sweep = _plan(preset, names("--algos", algos), names("--envs", envs), seeds, against, own)
     compared = None if pair is None else _pair(pair, sweep)
     with dispensable_output(out) as say, open_folder(out, make=True) as folder:
         store = Store(folder)
@@ -99,11 +97,21 @@ def bench(
         say("at the end")
 
 
-def _own(given: dict[str, str | None]) -> dict[str, Any]:
-    """Return the settings of all runs that flags gave. Raises UserError for values that no run has."""
+def _plan(
+    preset: str,
+    algorithms: list[str],
+    envs: list[str],
+    seeds: int | None,
+    against: str | None,
+    given: dict[str, str | None],
+) -> "Plan":
+    """Plan the sweep; `given` are settings of all runs. Raises UserError for names and values that do not exist."""
+    from zoo.bench.plan import plan
+
     named = {name: value for name, value in given.items() if value is not None}
     run = build(Run, named, "zoo bench")
-    return {name: getattr(run, name) for name in named}
+    own = {name: getattr(run, name) for name in named}
+    return plan(preset, algorithms=algorithms, envs=envs, seeds=seeds, against=against, own=own)
 
 
 # Settings of all runs.
