@@ -44,3 +44,11 @@ def test_twins_are_those_of_the_preset_and_all_are_compared() -> None:
     entries = registry.load().algorithms.items()
     assert COUNTERPARTS.keys() == {name for name, entry in entries if "sb3" in entry.presets}
     assert COUNTERPARTS.keys() == data.CHECKS.keys() == updates.CHECKS.keys()
+
+
+@pytest.mark.parametrize("clipped", [True, False])
+def test_a_twin_learns_from_clipped_rewards_where_ours_does(clipped: bool) -> None:
+    env = theirs.model(resolve("ppo", "Pendulum-v1", {"clip_reward": clipped}, use_tuned=False)).get_env()
+    env.seed(0)
+    env.reset()
+    assert (env.step(env.action_space.sample()[None])[1] == -1).all() == clipped

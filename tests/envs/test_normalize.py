@@ -1,7 +1,9 @@
 """Running statistics: of what is acted on, in every autoreset mode, as Stable-Baselines3 has them."""
 
 import copy
+import warnings
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -230,7 +232,8 @@ def test_only_floats_are_whitened(space: spaces.Space[Any]) -> None:
         ObsNormalizer(space)
 
 
-def test_clipped_rewards_are_learned_from_and_the_environments_own_are_reported() -> None:
+@pytest.mark.parametrize("engine", ["inline", "processes"])
+def test_clipped_rewards_are_learned_from_and_the_environments_own_are_reported(engine: str, tmp_path: Path) -> None:
     learned: list[float] = []
     add = RolloutBuffer.add
 
@@ -240,9 +243,20 @@ def test_clipped_rewards_are_learned_from_and_the_environments_own_are_reported(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RolloutBuffer, "add", watched)
-        agent = zoo.train("ppo", "Pendulum-v1", total_steps=400, num_steps=400, num_envs=1, seed=0, clip_reward=True)
+        settings: dict[str, Any] = {"num_steps": 400, "num_envs": 1, "seed": 0, "engine": engine, "eval_episodes": 3}
+        zoo.train("ppo", "Pendulum-v1", total_steps=400, clip_reward=True, **settings, out=tmp_path / "run")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of another budget, and of actors that start new episodes
+            evaluation = zoo.resume(tmp_path / "run", total_steps=800).evaluation
+    assert len(learned) == 800
     assert set(learned) == {-1.0}
-    assert zoo.evaluate(agent, "Pendulum-v1", episodes=3).mean < -300  # an episode has 200 steps
+    assert evaluation is not None
+    assert evaluation.mean < -300  # an episode has 200 steps
+
+
+def test_rewards_are_not_clipped_and_normalised_at_once() -> None:
+    with pytest.raises(UserError, match="clipped to their signs, or normalised, not both"):
+        zoo.train("ppo", "Pendulum-v1", clip_reward=True, normalize_reward=True)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.random import SeedSequence
+from stable_baselines3.common.atari_wrappers import ClipRewardEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -67,7 +68,9 @@ def model(settings: Settings, classes: Mapping[str, Any] | None = None) -> Any:
     """Make their model, untrained, on environments of its own; `classes` are those of another library, by entry."""
     run = settings.run
     torch.set_num_threads(run.threads)
-    env: Any = DummyVecEnv([task_of(settings)] * run.num_envs)
+    task = task_of(settings)
+    make = (lambda: ClipRewardEnv(task())) if run.clip_reward else task
+    env: Any = DummyVecEnv([make] * run.num_envs)
     spec = Spec(env.observation_space, env.action_space, scale_actions=False)
     if run.normalize_obs or run.normalize_reward:
         gamma = settings.config.gamma
