@@ -283,7 +283,8 @@ def _are_spaces(value: Any) -> bool:
 
 
 # What commands and zoo.train are told beside settings.
-RESERVED = {"algorithm", "env", "preset", "out", "resume", "checkpoint_every", "quiet", "json", "help"}
+RESERVED = {"algorithm", "env", "preset", "out", "init", "resume", "checkpoint_every", "quiet", "json", "help"}
+RESERVED |= {"progress", "on_row"}
 
 
 def _problems_of_config(config: Any) -> Iterator[str]:

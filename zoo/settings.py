@@ -7,7 +7,6 @@ from typing import Any, Literal
 from zoo import registry
 from zoo.config import Field, build, config, field_info
 from zoo.errors import UserError, nearest
-from zoo.spec import is_atari
 
 Vec = Literal["auto", "sync", "async", "native", "envpool"]
 Precision = Literal["float32", "bfloat16"]
@@ -108,7 +107,7 @@ def resolve(
     _check_names(algorithm, overrides, [*known_config, *known_run])
     if preset is not None and preset not in entry.presets:
         raise UserError(f"{algorithm} has no preset {preset!r}; it has: {', '.join(entry.presets) or 'none'}")
-    as_atari = is_atari(env) and use_tuned and overrides.get("atari", True) is not False
+    as_atari = bool(env) and use_tuned and overrides.get("atari", True) is not False and _is_atari(env)
     layers = {
         "Atari": ATARI if as_atari else {},
         f"preset {preset}": entry.presets[preset] if preset else {},
@@ -129,6 +128,12 @@ def resolve(
         config=build(cls.Config, {name: value for name, value in merged.items() if name in known_config}, owner),
         sources=sources,
     )
+
+
+def _is_atari(env: str) -> bool:
+    from zoo.spec import is_atari  # which needs gymnasium; to list settings needs none
+
+    return is_atari(env)
 
 
 def _choose_vec(env_id: str, run: Run) -> Vec:

@@ -27,8 +27,9 @@ import zoo
 from zoo import cli, registry, runs
 from zoo.algos.ppo import PPO
 from zoo.cli import main
-from zoo.cli.display import display, stages
+from zoo.cli.display import stages
 from zoo.config import field_info
+from zoo.runs.display import display
 from zoo.settings import Run
 from zoo.taxonomy import AXES, CELLS
 
@@ -439,7 +440,6 @@ MISTAKES = {
     "run ppo --env cartpole-v1": "did you mean 'CartPole'?",
     "run ppo --env Pendulum-v9": "Pendulum-v1",
     "run ppo --env Xqzw": "pprint_registry",
-    "run ppo --env Blackjack": "FlattenObservation",
     "run ppo": "--env ENV",
     "run poo --env CartPole": "did you mean 'ppo'?",
     "run ppo CartPole": "an environment is named by --env: zoo run ppo --env CartPole",
@@ -497,7 +497,7 @@ MISTAKES = {
     "bench --algos , --dry-run": "--algos ',' names nothing",
     "bench --envs= --dry-run": "--envs '' names nothing",
     "bench speed --against ,": "--against ',' names nothing",
-    "bench --envs CartPol --dry-run": "did you mean 'CartPole-v1'?",
+    "bench --envs CartPol --dry-run": "did you mean 'CartPole'?",
     "bench --seeds many --dry-run": "--seeds",
     "list extra": "extra",
     "eval nowhere": "config.json",

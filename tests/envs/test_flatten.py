@@ -212,7 +212,7 @@ def test_control_without_masks_it_fails(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"engine": "processes", "actors": 2, "num_envs": 1}, {"vec": "async"}, {"normalize_obs": True}]
+    "settings", [{"engine": "processes", "actors": 2, "num_envs": 2}, {"vec": "async"}, {"normalize_obs": True}]
 )
 def test_masks_reach_actors_and_statistics(settings: dict[str, Any]) -> None:
     agent = learn("ppo", Corridor, total_steps=600, **settings)

@@ -33,7 +33,7 @@ def test_progress_that_is_asked_for_is_plain_lines_on_standard_error(capsys: pyt
     first, *lines = err.splitlines()
     assert first == "a2c on CartPole-v1, seed 0, 120 steps"
     assert [line.split()[0] for line in lines] == ["40/120", "80/120", "120/120"]
-    assert all("evaluation" in line and line.isprintable() for line in lines)
+    assert all("eval_return" in line and line.isprintable() for line in lines)
 
 
 def test_an_early_end_is_told(capsys: pytest.CaptureFixture[str]) -> None:

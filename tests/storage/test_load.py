@@ -188,7 +188,7 @@ DESCRIPTIONS: dict[str, tuple[str, Any, list[str]]] = {
     "config activation": ("config.activation", "os.system", ["activation", "'tanh' or 'relu'"]),
     "spaces null": ("spaces", None, ["spaces", "valid dictionary"]),
     "space missing": (OBS, ..., [OBS, "required"]),
-    "space unknown": (f"{OBS}.type", "Dict", [OBS, "'Dict'", "'Box'"]),
+    "space unknown": (f"{OBS}.type", "Text", [OBS, "'Text'", "'Box'"]),
     "space of another kind": (f"{OBS}.type", "Discrete", [f"{OBS}.Discrete.n", "required"]),
     "space not supported": (OBS, MULTI, ["observation space", "is not supported"]),
     "space extra key": (f"{OBS}.seed", 1, [f"{OBS}.Box.seed", "not permitted"]),
@@ -566,7 +566,7 @@ def run_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 # The settings of a run -> what `zoo eval` says
 CONFIGS: dict[str, tuple[Any, str]] = {
-    "a module to import": ({"algorithm": "ppo", "env": "canary:Canary-v0"}, "unknown environment 'canary:Canary-v0'"),
+    "a module to import": ({"algorithm": "ppo", "env": "canary:Canary-v0"}, "add --env canary:Canary-v0"),
     "no such algorithm": ({"algorithm": "canary:Canary", "env": "Pendulum-v1"}, "unknown algorithm 'canary:Canary'"),
     "an environment of other spaces": ({"algorithm": "ppo", "env": "CartPole-v1"}, "was trained for observation_space"),
     "environment a list": ({"algorithm": "ppo", "env": ["Pendulum-v1"]}, "names no algorithm and environment"),

@@ -1,6 +1,7 @@
 """zoo run, eval, watch and show."""
 
 import json
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,8 +71,11 @@ def _resume(
     **repeated: str | None,
 ) -> None:
     given: dict[str, Any] = {name: value for name, value in repeated.items() if value is not None}
+    if resume is None and env is not None:
+        name = ctx.invoked_subcommand or "ALGORITHM"
+        raise UserError(f"which algorithm? Put it first: zoo run {name} --env {shlex.quote(env)}")
     if resume is None:
-        if total_steps or checkpoint_every or quiet or given or env:
+        if total_steps or checkpoint_every or quiet or given:
             raise UserError("put the algorithm first: zoo run ALGORITHM --env ENV [SETTINGS]...; or add --resume RUN")
         return
     if ctx.invoked_subcommand is not None:

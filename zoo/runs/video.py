@@ -14,7 +14,7 @@ from numpy.random import SeedSequence
 
 from zoo.envs.envs import episode_seed
 from zoo.envs.sync import _guarded
-from zoo.envs.task import Task
+from zoo.envs.task import EnvLike, Task, complete
 from zoo.errors import EnvError, StorageError, UserError
 from zoo.spec import Spec
 from zoo.storage.agent import Agent
@@ -24,7 +24,7 @@ from zoo.training.evaluation import EVALUATION
 CODECS = {".mp4": "libx264", ".webm": "libvpx-vp9"}  # of ffmpeg
 
 
-def play(agent: Agent, task: Task, *, episodes: int, seed: int) -> list[float]:
+def play(agent: Agent, env: EnvLike | Task, *, episodes: int, seed: int) -> list[float]:
     """Show episodes in a window; returns their returns. The episodes are those that `evaluate` runs first.
 
     Raises UserError if there is no screen.
@@ -32,8 +32,8 @@ def play(agent: Agent, task: Task, *, episodes: int, seed: int) -> list[float]:
     if not _has_screen():
         raise UserError("there is no screen here; add --video FILE.gif to write what a window would show")
     _silence()
-    with closing(_guarded(partial(task, render_mode="human"), 0)) as env:
-        return [sum(_rewards(agent, env, number, seed)) for number in range(episodes)]
+    with closing(_guarded(partial(complete(env, agent.spec), render_mode="human"), 0)) as shown:
+        return [sum(_rewards(agent, shown, number, seed)) for number in range(episodes)]
 
 
 def _has_screen() -> bool:
@@ -49,7 +49,13 @@ def _silence() -> None:
 
 
 def write(
-    agent: Agent, task: Task, file: Path, *, episodes: int, seed: int, say: Callable[[str], None] = lambda text: None
+    agent: Agent,
+    env: EnvLike | Task,
+    file: Path,
+    *,
+    episodes: int,
+    seed: int,
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[float]:
     """Write episodes to a .gif, .mp4 or .webm file; returns their returns. `say` gets what begins, which may take long.
 
@@ -66,7 +72,7 @@ def write(
     with open_folder(file.parent) as folder:
         _check_writable(folder, file.name)
         say(f"playing {episodes:,} episode{'s' if episodes > 1 else ''}")
-        returns, frames, fps = _film(agent, task, episodes, seed)
+        returns, frames, fps = _film(agent, complete(env, agent.spec), episodes, seed)
         say(f"writing {len(frames):,} pictures to {file}")
         folder.write_product(file.name, _encode(file, frames, fps))
     return returns
