@@ -39,7 +39,7 @@ def is_config(cls: Any) -> bool:
 
 
 def build(cls: type[T], values: Mapping[str, Any], owner: str) -> T:
-    """An instance of `cls`; a UserError that names `owner`, the field, its value and what was expected."""
+    """Make an instance of `cls`. Raises UserError, which names `owner`, the field, its value and what was expected."""
     known = field_info(cls)
     for name in values:
         if name not in known:
@@ -82,7 +82,7 @@ def whole_number(text: str) -> int | str:
 
 
 def _parts(text: str) -> tuple[str, ...]:
-    """The parts of 64,64, which may also be written [64,64], (64, 64) or 64x64."""
+    """Return the parts of 64,64, which may also be written [64,64], (64, 64) or 64x64."""
     inner = text[1:-1] if (text[:1], text[-1:]) in (("[", "]"), ("(", ")")) else text
     separator = "x" if re.fullmatch(r"\d+( ?x ?\d+)+", inner) else ","
     return tuple(part.strip() for part in inner.split(separator) if part.strip())

@@ -49,7 +49,7 @@ def flushes_subnormals() -> bool:
 
 
 def peak_memory() -> int:
-    """The most memory that this process has taken so far, in bytes."""
+    """Return the most memory that this process has taken so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -72,7 +72,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that stop a run
 
 
 def device_of(algo: Any) -> torch.device:
-    """The device of an algorithm's parameters."""
+    """Return the device of an algorithm's parameters."""
     return next(iter(algo.parameters())).device
 
 

@@ -74,7 +74,7 @@ def map_fields(fn: Callable[[Tensor], Tensor], batch: Segment) -> Segment: ...
 
 
 def map_fields(fn: Callable[[Any], Any], batch: Any) -> Any:
-    """The record of `fn` of every array or tensor."""
+    """Return the record of `fn` of every array or tensor."""
     return type(batch)(*(map_fields(fn, each) if isinstance(each, Transition) else fn(each) for each in batch))
 
 
@@ -117,7 +117,7 @@ class Source(Protocol):
     num_envs: int  # columns of each step
 
     def step(self, progress: Progress, on_wait: Callable[[], None] = lambda: None) -> Step:
-        """The next step's transitions; rows that are not `alive` have nothing to add.
+        """Return the next step's transitions; rows that are not `alive` have nothing to add.
 
         `on_wait` is called again and again while others are waited for; it may end the run by an exception.
         """
@@ -126,7 +126,7 @@ class Source(Protocol):
         """The learner has made one update."""
 
     def metrics(self) -> dict[str, float]:
-        """What happened since the last call, if it is worth a column."""
+        """Return what happened since the last call, if it is worth a column."""
 
     def resume(self) -> list[str]:
         """Go on from a restored state; returns what could not be continued exactly, in words."""
@@ -158,10 +158,10 @@ class Buffer(Protocol):
         """The learner has made one update on `batch`, the last that `batches` gave."""
 
     def num_batches(self, total_steps: int) -> int:
-        """How many there will be, roughly, in so many steps."""
+        """Return how many there will be, roughly, in so many steps."""
 
     def metrics(self) -> dict[str, float]:
-        """What happened since the last call, if it is worth a column."""
+        """Return what happened since the last call, if it is worth a column."""
 
 
 @runtime_checkable
@@ -203,7 +203,7 @@ class Algorithm(Protocol):
         """The behaviour policy, exploration included: actions (B, ...), and log μ(a|s), (B,), if `update` needs it."""
 
     def greedy(self, obs: Tensor) -> Tensor:
-        """The evaluation policy: actions (B, ...), without noise."""
+        """Return the evaluation policy: actions (B, ...), without noise."""
 
     def update(self, batch: Any, progress: Progress) -> dict[str, Tensor]:
         """Learn from one batch of the buffer, which is valid until this returns; returns scalar metrics."""
@@ -224,7 +224,7 @@ class Minibatched(Stepwise, Protocol):
     """An algorithm whose `update` takes several steps."""
 
     def steps_per_batch(self, num_envs: int) -> int:
-        """How many times `update` calls `step` for a batch of so many environments, at most."""
+        """Return how many times `update` calls `step` for a batch of so many environments, at most."""
 
 
 @runtime_checkable

@@ -90,7 +90,7 @@ class Registry(BaseModel):
     algorithms: dict[str, AlgorithmEntry] = {}
 
     def cell_of(self, name: str) -> Cell:
-        """The cell in which `name` is registered."""
+        """Return the cell in which `name` is registered."""
         return next(Cell(path) for path, entry in self.cells.items() if name in entry.algorithms)
 
 
@@ -128,7 +128,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def read(paths: Iterable[Path]) -> Registry:
-    """The registries of these files as one: later files add algorithms, or settings for further environments.
+    """Return the registries of these files as one: later files add algorithms, or settings for further environments.
 
     Raises UserError if one says something else of an algorithm, or of its settings, than a file before it.
     """
@@ -148,7 +148,7 @@ def read(paths: Iterable[Path]) -> Registry:
 
 
 def _joined(known: AlgorithmEntry, more: AlgorithmEntry, place: str) -> AlgorithmEntry:
-    """An entry with the settings of both."""
+    """Return an entry with the settings of both."""
     for field in ("path", "title", "equation", "paper"):
         said, here = getattr(known, field), getattr(more, field)
         if said != here:
@@ -188,12 +188,12 @@ def _load(extra: str) -> Registry:
 
 
 def load() -> Registry:
-    """The registry, with the files that ZOO_REGISTRY names."""
+    """Return the registry, with the files that ZOO_REGISTRY names."""
     return _load(os.environ.get("ZOO_REGISTRY", ""))
 
 
 def get(name: str) -> AlgorithmEntry:
-    """The entry of an algorithm; a UserError with the nearest name for an unknown one."""
+    """Return the entry of an algorithm. Raises UserError, with the nearest name, for an unknown one."""
     algorithms = load().algorithms
     if name not in algorithms:
         raise UserError(f"unknown algorithm {name!r}{nearest(name, algorithms)}")
@@ -207,17 +207,17 @@ def _scores() -> dict[str, dict[str, Score]]:
 
 
 def scores(name: str) -> dict[str, Score]:
-    """What the tuned settings of an algorithm reached, by environment; empty where nothing was measured."""
+    """Return what the tuned settings of an algorithm reached, by environment; empty where nothing was measured."""
     return _scores().get(name, {})
 
 
 def lookup(path: str | Cell) -> list[str]:
-    """The names of a cell's algorithms, the canonical one first; empty where the cell is."""
+    """Return the names of a cell's algorithms, the canonical one first; empty where the cell is."""
     return load().cells[str(path if isinstance(path, Cell) else Cell(path))].algorithms
 
 
 def find(**axes: str | None) -> dict[Cell, CellEntry]:
-    """The cells that agree with the given axes (strategy, data, target), in the order of the cube."""
+    """Return the cells that agree with the given axes (strategy, data, target), in the order of the cube."""
     wanted = {name: parse_axis(name, AXES[name], value) for name, value in axes.items() if value is not None}
     return {
         cell: load().cells[str(cell)]
@@ -227,7 +227,7 @@ def find(**axes: str | None) -> dict[Cell, CellEntry]:
 
 
 def load_class(name: str) -> "type[Algorithm]":
-    """The class of an algorithm, imported now.
+    """Return the class of an algorithm, imported now.
 
     Raises UserError if it cannot be imported, or if a member of zoo.protocol.Algorithm is missing or a wrong one.
     """
@@ -249,7 +249,7 @@ OPTIONAL = {"step": None, "steps_per_batch": "num_envs"}
 
 
 def _problems(name: str, cls: Any) -> Iterator[str]:
-    """What keeps `cls` from being the algorithm `name`, in words that follow its path."""
+    """Return what keeps `cls` from being the algorithm `name`, in words that follow its path."""
     from torch import nn
 
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
@@ -311,7 +311,7 @@ def _problems_of_method(cls: type, name: str, arguments: str | None) -> Iterator
 
 
 def make(name: str, spec: "Spec", config: Any, seeds: "SeedSequence", device: str = "cpu") -> "Algorithm":
-    """An untrained algorithm; its weights and its later randomness come from `seeds` alone.
+    """Return an untrained algorithm; its weights and its later randomness come from `seeds` alone.
 
     A UserError where it does not support the action space.
     """
@@ -338,5 +338,5 @@ def make(name: str, spec: "Spec", config: Any, seeds: "SeedSequence", device: st
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A Config as plain data: tuples become lists."""
+    """Return a Config as plain data: tuples become lists."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}

@@ -65,7 +65,7 @@ class Settings:
     sources: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """Return all of it as plain data."""
         return {
             "algorithm": self.algorithm,
             "env": self.env,
@@ -76,7 +76,7 @@ class Settings:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], owner: str) -> "Settings":
-        """The Settings that `to_json` described; a UserError, which names `owner`, where they are none."""
+        """Return the Settings that `to_json` described. Raises UserError, which names `owner`, where they are none."""
         for key in ("run", "config", "sources"):
             if not isinstance(data.get(key), dict):
                 raise UserError(f"{owner} has no settings: {key} is missing")
@@ -137,7 +137,7 @@ def _is_atari(env: str) -> bool:
 
 
 def _choose_vec(env_id: str, run: Run) -> Vec:
-    """What auto stands for: native where that is known to be the same and pays, sync everywhere else."""
+    """Return what auto stands for: native where that is known to be the same and pays, sync everywhere else."""
     if run.vec != "auto" or not env_id:
         return run.vec
     is_plain = not run.env_kwargs and not run.wrap and run.frame_stack == 1 and not (run.action_masks or run.atari)

@@ -30,7 +30,7 @@ def iqm(values: Array, axis: int = -1) -> Any:
 
 
 def iqm_difference(one: Array, other: Array, axis: int = -1) -> Any:
-    """How far the interquartile mean of one sample lies above another's."""
+    """Return how far the interquartile mean of one sample lies above another's."""
     return iqm(one, axis) - iqm(other, axis)
 
 
@@ -41,7 +41,7 @@ def probability_of_improvement(one: Array, other: Array, axis: int = -1) -> Any:
 
 
 def estimate(*samples: Array, statistic: Callable[..., Any] = iqm, confidence: float = 0.95) -> Estimate:
-    """A statistic of one sample or two, (seeds,) each, with its percentile bootstrap interval.
+    """Return a statistic of one sample or two, (seeds,) each, with its percentile bootstrap interval.
 
     Each sample is resampled by itself, so over several the bootstrap is stratified. Fewer than two values, or values
     that are all alike, have an interval of no width.

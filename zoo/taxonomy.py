@@ -51,7 +51,7 @@ class Cell:
 
 
 def parse_axis(name: str, axis: type[StrEnum], value: str) -> StrEnum:
-    """The member of `axis` that `value` names; a UserError that lists the members otherwise."""
+    """Return the member of `axis` that `value` names; a UserError that lists the members otherwise."""
     try:
         return axis(value.lower())
     except ValueError:

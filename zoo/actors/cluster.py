@@ -90,7 +90,7 @@ class RayWorker:
     def collect(
         self, weights: tuple[Array, int], step: int
     ) -> tuple[int, Transition[Array], Array, list[list[Episode]]]:
-        """One segment: the version of its weights, its rows, which are alive, and the episodes that ended."""
+        """Return one segment: the version of its weights, its rows, which are alive, and the episodes that ended."""
         self.worker = self.worker or Worker(self.assignment, self.taken)
         vector, version = weights
         shape = (self.assignment.max_rows, self.assignment.num_envs)

@@ -40,7 +40,7 @@ class Weights(NamedTuple):
         self.done.fill_(version)
 
     def read(self) -> tuple[Tensor, int]:
-        """A copy of the weights and their version; no lock that a dying process could keep."""
+        """Return a copy of the weights and their version; no lock that a dying process could keep."""
         while True:
             version = int(self.done)
             vector = self.vector.clone()

@@ -102,12 +102,12 @@ class Failure(NamedTuple):
     text: str
 
     def error(self, actor: int) -> Exception:
-        """What to raise here: an ActorError where the kind is none of KINDS."""
+        """Return what to raise here: an ActorError where the kind is none of KINDS."""
         return KINDS.get(self.kind, ActorError)(f"actor {actor} failed: {self.kind}: {self.text}")
 
 
 def failure(error: BaseException) -> Failure:
-    """What an actor tells of an error."""
+    """Return what an actor tells of an error."""
     return Failure(type(error).__name__, told(error))
 
 
@@ -135,10 +135,10 @@ class Backend(Protocol):
         """Ask for one more segment, acted as at `step` of the run."""
 
     def ready(self, timeout: float) -> list[Collected | int]:
-        """Segments that have come, at most one an actor; the bare number of an actor that has died."""
+        """Return segments that have come, at most one an actor; the bare number of an actor that has died."""
 
     def taken(self, actors: list[int]) -> list[int]:
-        """How many steps each of these actors has taken since it was started; -1 where it does not answer."""
+        """Return how many steps each of these actors has taken since it was started; -1 where it does not answer."""
 
     def close(self) -> None:
         """End all actors; none outlives this."""
@@ -217,7 +217,7 @@ class Remote:
         self.backend.request(segment.actor, progress.step)
 
     def _round(self, step: int) -> list[Collected]:
-        """One segment of each actor, in their order."""
+        """Return one segment of each actor, in their order."""
         segments: dict[int, Collected] = {}
         for actor in self.actors:
             self.backend.request(actor, step)

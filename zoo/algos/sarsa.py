@@ -69,7 +69,7 @@ class SARSA(nn.Module):
         return RolloutBuffer(spec, num_envs, self.config.num_steps)
 
     def epsilon(self, progress: Progress) -> float:
-        """The chance of exploring."""
+        """Return the chance of exploring."""
         fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
         return schedule(self.config.epsilon_start, self.config.epsilon_end, fraction)
 

@@ -23,7 +23,7 @@ STORED = tuple(name for name in Transition._fields if name != "next_obs")
 
 
 def record_of(spec: Spec) -> np.dtype[np.void]:
-    """What a replay keeps of a transition, side by side, since a sample needs all of it: all but the successor.
+    """Return what a replay keeps of a transition, side by side, since a sample needs all of it: all but the successor.
 
     Of a stack of frames it keeps the newest.
     """
@@ -47,7 +47,7 @@ def fields_of(records: Array, next_obs: Array) -> Transition[Array]:
 
 
 def sparse(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Zeros that take memory, by pages, only where something is written.
+    """Return zeros that take memory, by pages, only where something is written.
 
     numpy's own come in pages of 2 MiB on Linux, which 70 images share.
     """
@@ -61,12 +61,12 @@ def sparse(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def opaque(records: Array) -> Array:
-    """The same memory as records without fields, which numpy copies twice as fast."""
+    """Return the same memory as records without fields, which numpy copies twice as fast."""
     return records.view(f"V{records.itemsize}")
 
 
 def part_of(segment: Segment, which: slice) -> Segment:
-    """Some of its trajectories."""
+    """Return some of its trajectories."""
     rows, *others = segment
     return Segment(map_fields(lambda field: field[:, which], rows), *(each[which] for each in others))
 
@@ -254,7 +254,7 @@ class ReplayBuffer:
         self.final[rows][ended] = obs
 
     def _ended(self, slots: Array | slice) -> Array:
-        """Which of `slots` hold transitions that ended their episodes."""
+        """Return which of `slots` hold transitions that ended their episodes."""
         terminated, truncated = (self._records[name][slots] for name in ("terminated", "truncated"))
         ended: Array = self._startable[slots] & (terminated | truncated)
         return ended
@@ -267,7 +267,7 @@ class ReplayBuffer:
         self.final[running] = self._records["obs"][self._after(running)]
 
     def batches(self) -> Iterator[Segment]:
-        """The samples that are due, each (n, N, ...)."""
+        """Return the samples that are due, each (n, N, ...)."""
         if self._stored <= self.learning_starts:
             self._unlearned %= self.train_every
             return
@@ -279,7 +279,7 @@ class ReplayBuffer:
                 yield from self.samples(min(together, self.num_updates - done))
 
     def num_batches(self, total_steps: int) -> int:
-        """How many samples are due in so many steps."""
+        """Return how many samples are due in so many steps."""
         return max(total_steps - self.learning_starts, 0) // self.train_every * self.num_updates
 
     def metrics(self) -> dict[str, float]:
@@ -287,7 +287,7 @@ class ReplayBuffer:
         return {}
 
     def sample(self) -> Segment:
-        """One sample, (n, N, ...), in memory that the next one reuses."""
+        """Return one sample, (n, N, ...), in memory that the next one reuses."""
         return self.samples(1)[0]
 
     def samples(self, count: int) -> list[Segment]:
@@ -351,12 +351,12 @@ class ReplayBuffer:
         return (self.rng.random(count) * self._used).astype(np.int64)
 
     def _after(self, slots: Array, rows: Array | int = 1) -> Array:
-        """The slots so many time steps later in the same columns."""
+        """Return the slots so many time steps later in the same columns."""
         return (slots + rows * self.num_envs) % self.num_slots
 
 
 def replay_bytes(spec: Spec, *, prioritized: bool) -> int:
-    """The bytes of a slot of a replay.
+    """Return the bytes of a slot of a replay.
 
     Final observations smaller than a page of memory share theirs with others, and are counted for each slot. Larger
     ones, images for the most part, are not counted: they take memory only where an episode ended, at most as much again

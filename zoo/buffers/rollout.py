@@ -85,7 +85,7 @@ class RolloutBuffer(_Columns):
         return bool(self._filled.any())
 
     def batches(self) -> Iterator[Transition[Tensor]]:
-        """The rollout, (T, B, ...), once it is full; its memory is reused by the next."""
+        """Return the rollout, (T, B, ...), once it is full; its memory is reused by the next."""
         if self._due():
             self._filled[:] = 0
             yield self._tensors

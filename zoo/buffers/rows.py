@@ -10,7 +10,7 @@ from zoo.spec import Array, Spec
 
 
 def allocate(spec: Spec, *shape: int) -> Transition[Array]:
-    """Zeroed arrays for transitions of `spec`, each with the leading `shape`."""
+    """Return zeroed arrays for transitions of `spec`, each with the leading `shape`."""
     return Transition(
         obs=np.zeros((*shape, *spec.obs_shape), spec.obs_dtype),
         action=np.zeros((*shape, *spec.action_shape), spec.action_dtype),

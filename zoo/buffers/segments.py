@@ -44,7 +44,7 @@ class SegmentBuffer(_Columns):
             self.replay.cut(columns)
 
     def batches(self) -> Iterator[Transition[Tensor]]:
-        """The full columns, (T, full, ...), and replayed segments, (T, B, ...)."""
+        """Return the full columns, (T, full, ...), and replayed segments, (T, B, ...)."""
         if not self._due():
             return
         full = self._filled == self.num_steps
@@ -57,7 +57,7 @@ class SegmentBuffer(_Columns):
             yield self.replay.sample().rows
 
     def num_batches(self, total_steps: int) -> int:
-        """How many segments of all columns fill in so many steps, and the replayed ones."""
+        """Return how many segments of all columns fill in so many steps, and the replayed ones."""
         return super().num_batches(total_steps) * (1 + self.replayed)
 
     def _due(self) -> bool:

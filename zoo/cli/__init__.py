@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    """The exit code of a command; what went wrong is said on standard error."""
+    """Return the exit code of a command; what went wrong is said on standard error."""
     try:
         check_text(arguments)
         cli.main(args=arguments, prog_name="zoo", standalone_mode=False)

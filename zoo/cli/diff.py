@@ -17,7 +17,7 @@ STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
 def normalized(name: str) -> list[str]:
-    """The lines of an entry's file, without its module docstring and its imports.
+    """Return the lines of an entry's file, without its module docstring and its imports.
 
     Its class is called Algo and its Config AlgoConfig, in docstrings too. Raises UserError if there is no such entry or
     no such file.

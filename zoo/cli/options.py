@@ -64,7 +64,7 @@ class Count(click.IntRange):
 
 
 def names(flag: str, text: str | None) -> list[str]:
-    """The names in `A,B`; none if the flag was left out. Raises UserError if it was given without a name."""
+    """Return the names in `A,B`; none if the flag was left out. Raises UserError if it was given without a name."""
     found = [name.strip() for name in (text or "").split(",") if name.strip()]
     if text is not None and not found:
         raise UserError(f"{flag} {text!r} names nothing; expected names with commas between them, or leave it out")
@@ -88,7 +88,7 @@ class AlgorithmCommand(click.Command):
         return extra
 
     def _hint(self, ctx: click.Context, flag: str) -> str:
-        """The flag that was meant, or where all are listed."""
+        """Return the flag that was meant, or where all are listed."""
         flags = [each for param in self.get_params(ctx) for each in (*param.opts, *param.secondary_opts)]
         names = {each.lstrip("-").replace("-", "_"): each for each in flags}
         name = closest(flag.lstrip("-").replace("-", "_"), names)
@@ -154,7 +154,7 @@ def _split(given: dict[str, Any], own: set[str | None]) -> dict[str, Any]:
 
 
 def require_env(algorithm: str, env: str | None) -> str:
-    """The environment, or a UserError that lists those for which the registry has settings."""
+    """Return the environment. Raises UserError, which lists those with settings in the registry, if none was given."""
     if env is None:
         known = ", ".join(registry.get(algorithm).envs)
         raise UserError(f"which environment? Add --env ENV{f', for example {known}' if known else ''}")

@@ -85,7 +85,7 @@ def _lookup_algorithm(name: str, as_json: bool) -> None:
 
 
 def cell_json(cell: Cell) -> dict[str, Any]:
-    """A cell as plain data."""
+    """Return a cell as plain data."""
     entry = registry.load().cells[str(cell)]
     return {
         "cell": str(cell),
@@ -96,7 +96,7 @@ def cell_json(cell: Cell) -> dict[str, Any]:
 
 
 def algorithm_json(name: str) -> dict[str, Any]:
-    """An algorithm as plain data; `tuned` are the environments whose settings have a score on record."""
+    """Return an algorithm as plain data; `tuned` are the environments whose settings have a score on record."""
     entry, measured = registry.get(name), registry.scores(name)
     return {
         "algorithm": name,

@@ -28,7 +28,7 @@ STEPS, ENVS, SAMPLES = 8, 4, 32
 
 
 def world(g: Generator) -> Transition[Tensor]:
-    """Random transitions with ends of both kinds, (T, B, ...); actions and log-probabilities are zeros."""
+    """Return random transitions with ends of both kinds, (T, B, ...); actions and log-probabilities are zeros."""
     shape = STEPS, ENVS
     stream, final = torch.randn(STEPS + 1, ENVS, 5, generator=g), torch.randn(*shape, 5, generator=g)
     terminated = torch.rand(shape, generator=g) < 0.15
@@ -39,7 +39,7 @@ def world(g: Generator) -> Transition[Tensor]:
 
 
 def rollout(algo: Any, g: Generator) -> Transition[Tensor]:
-    """Random transitions with actions of the present policy, (T, B, ...)."""
+    """Return random transitions with actions of the present policy, (T, B, ...)."""
     batch = world(g)
     with torch.no_grad():
         policy = algo.actor(batch.obs)

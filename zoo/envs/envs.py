@@ -64,7 +64,7 @@ class Envs:
         return self.obs
 
     def step(self, action: Array, log_prob: Array | None = None) -> Step:
-        """One step of every environment; `log_prob`, if it is known, goes into the record.
+        """Take one step of every environment; `log_prob`, if it is known, goes into the record.
 
         Raises EnvError for a reward or an observation that is not finite in the type in which it is stored.
         """
@@ -97,7 +97,7 @@ class Envs:
         return Step(Transition(obs, action, reward, next_obs, terminated, truncated, log_prob), alive, episodes)
 
     def _finish(self, rows: Array, numbers: Array) -> list[Episode]:
-        """The episodes that ended in `rows`; actions that belong to no running one are dropped."""
+        """Return the episodes that ended in `rows`; actions that belong to no running one are dropped."""
         ended = [Episode(int(numbers[i]), float(self.returns[i]), int(self.lengths[i])) for i in rows]
         self.returns[rows], self.lengths[rows] = 0, 0
         while self.mode is AutoresetMode.DISABLED and len(self.actions) > self.lengths.max():
@@ -152,6 +152,6 @@ class Envs:
 
 
 def episode_seed(seeds: SeedSequence, number: int) -> int:
-    """The seed of episode `number` of a stream, 31 bits (what every environment accepts)."""
+    """Return the seed of episode `number` of a stream, 31 bits (what every environment accepts)."""
     child = SeedSequence(seeds.entropy, spawn_key=(*seeds.spawn_key, number))
     return int(child.generate_state(1)[0] >> 1)

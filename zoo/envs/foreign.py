@@ -23,7 +23,7 @@ class Watched:
         self.shape = (vector.num_envs,)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
-        """The first observations, and infos."""
+        """Return the first observations, and infos."""
         try:
             obs, infos = self.vector.reset(seed=seed, options=options)
         except BaseException as error:
@@ -46,5 +46,5 @@ class Watched:
 
 
 def watched(vector: VectorEnv[Any, Any, Any]) -> Any:
-    """The vector environment, which raises EnvError for whatever goes wrong in it; this package's own do."""
+    """Return the vector environment, which raises EnvError for whatever goes wrong in it; this package's own do."""
     return vector if isinstance(vector, Sync | Workers) else Watched(vector)

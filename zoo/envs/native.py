@@ -43,7 +43,7 @@ RESET_WHEN_ASKED = {"gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv":
 
 
 def _native(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
-    """The id's own vector environment, which resets only when asked where that is known."""
+    """Return the id's own vector environment, which resets only when asked where that is known."""
     spec = copy.deepcopy(gym.spec(env_id))
     spec.vector_entry_point = RESET_WHEN_ASKED.get(str(spec.vector_entry_point), spec.vector_entry_point)
     return gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)

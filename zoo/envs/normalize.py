@@ -84,7 +84,7 @@ class RewardClipper(nn.Module):
     """The sign of each reward, so that games of few points and of many are learned alike.       Mnih et al. 2015"""
 
     def scale(self, reward: Array, ended: Array, alive: Array) -> Array:
-        """Rewards of one step, (B,), as -1, 0 or 1."""
+        """Return rewards of one step, (B,), as -1, 0 or 1."""
         return np.sign(reward)
 
 
@@ -102,7 +102,7 @@ class RewardNormalizer(RunningMoments):
         self.register_buffer("returns", torch.zeros(num_envs, dtype=torch.float64))
 
     def scale(self, reward: Array, ended: Array, alive: Array) -> Array:
-        """Rewards of one step, (B,), scaled after the statistics took them in; `ended` are row numbers."""
+        """Return rewards of one step, (B,), scaled after the statistics took them in; `ended` are row numbers."""
         returns = self.returns.numpy()
         returns[alive] = self.gamma * returns[alive] + reward[alive]
         self.update(returns[alive])

@@ -32,7 +32,7 @@ def replay(envs: Envs) -> Array:
 
 
 def _replay_all(envs: Envs) -> Array:
-    """All that they did since they were reset together."""
+    """Repeat all that they did since they were reset together."""
     obs, _ = envs.vector.reset(seed=episode_seed(envs.seeds, envs.first))
     for action in envs.actions:
         obs, *_ = envs.vector.step(action.copy())

@@ -67,7 +67,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             raise self._error(f"given action {action}: its {name} is {text:.100}; expected {expected}")
 
     def _typed(self, obs: Any) -> Any:
-        """The observation as its space says; an EnvError where a cast would change more than its precision."""
+        """Return the observation as its space says; an EnvError where a cast would change more than its precision."""
         if type(obs) is np.ndarray and obs.dtype == self.dtype and obs.shape == self.shape:
             return obs
         try:

@@ -15,13 +15,13 @@ class MultiCategorical:
         self.parts = [Categorical(part) for part in logits.split(list(sizes), -1)]
 
     def sample(self, noise: Tensor) -> Tensor:
-        """One action a row, (N, K); `noise` is exponential, (N, ΣA)."""
+        """Return one action a row, (N, K); `noise` is exponential, (N, ΣA)."""
         sizes = [part.log_probs.shape[-1] for part in self.parts]
         parts = zip(self.parts, noise.split(sizes, -1), strict=True)
         return torch.stack([part.sample(each) for part, each in parts], -1)
 
     def mode(self) -> Tensor:
-        """The most likely action, (N, K)."""
+        """Return the most likely action, (N, K)."""
         return torch.stack([part.mode() for part in self.parts], -1)
 
     def log_prob(self, action: Tensor) -> Tensor:
@@ -56,11 +56,11 @@ class EpsilonGreedy:
 
     @staticmethod
     def noise(*shape: int, generator: Generator) -> Tensor:
-        """What `sample` makes actions of: uniform in [0, 1), (*shape, 2)."""
+        """Return what `sample` makes actions of: uniform in [0, 1), (*shape, 2)."""
         return torch.rand(*shape, 2, generator=generator, device=generator.device)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """One action a row, (N,); `noise` (N, 2) says whether to explore, and where."""
+        """Return one action a row, (N,); `noise` (N, 2) says whether to explore, and where."""
         chance, choice = noise.unbind(-1)
         explored = (choice * self.num_actions).long()
         if self.allowed is not None:  # the first action up to which more than so many are allowed

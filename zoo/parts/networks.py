@@ -24,13 +24,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 def linear(width_in: int, width_out: int, gain: float | None = None) -> nn.Linear:
-    """A layer with orthogonal weights of this gain and no bias, or with torch's own initialisation (no gain)."""
+    """Return a layer with orthogonal weights of this gain and no bias, or with torch's own initialisation (no gain)."""
     layer = nn.Linear(width_in, width_out)
     return layer if gain is None else orthogonal(layer, gain)
 
 
 def mlp(sizes: Sequence[int], activation: Activation, gain: float | None = None) -> nn.Sequential:
-    """Linear layers of these sizes, each followed by the activation."""
+    """Return linear layers of these sizes, each followed by the activation."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(sizes):
         layers += [linear(width_in, width_out, gain), ACTIVATIONS[activation]()]
@@ -100,7 +100,7 @@ class Policy(nn.Module):
             self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_init))
 
     def noise(self, *shape: int, generator: Generator) -> Tensor:
-        """What `sample` makes actions of, (*shape, outputs): normal for a Box, exponential for choices."""
+        """Return what `sample` makes actions of, (*shape, outputs): normal for a Box, exponential for choices."""
         noise = torch.empty(*shape, sum(self.sizes), device=generator.device)
         return noise.normal_(generator=generator) if self.is_box else noise.exponential_(generator=generator)
 

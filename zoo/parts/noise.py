@@ -29,7 +29,7 @@ class ActionNoise:
         return self.state is None or (self.state.is_floating_point() and bool(self.state.isfinite().all()))
 
     def sample(self, like: Tensor, generator: Generator, started: Array | None) -> Tensor:
-        """Noise of the shape of `like`, (B, A); `started`, (B,), says where an episode begins, none: nowhere."""
+        """Return noise of the shape of `like`, (B, A); `started`, (B,), says where an episode begins, none: nowhere."""
         if self.kind == "none":
             return torch.zeros_like(like)
         noise = torch.empty_like(like).normal_(generator=generator) * self.std

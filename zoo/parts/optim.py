@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def scalar(value: float) -> Tensor:
-    """A number as a tensor: a compiled step is not compiled anew for each value. float64, as Python's own."""
+    """Return a number as a tensor: a compiled step is not compiled anew for each value. float64, as Python's own."""
     return torch.scalar_tensor(value, dtype=torch.float64)
 
 
@@ -24,7 +24,7 @@ class Flat(nn.Module):
         self.max_grad_norm = max_grad_norm
 
     def zeros(self) -> Tensor:
-        """One zero for every parameter, (P,)."""
+        """Return one zero for every parameter, (P,)."""
         return torch.cat([torch.zeros_like(p).reshape(-1) for p in self.params]).detach()
 
     def minimize(self, loss: Tensor, learning_rate: float | Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class Flat(nn.Module):
         return norm
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """The step for a learning rate of one, (P,); updates the running moments in place."""
+        """Return the step for a learning rate of one, (P,); updates the running moments in place."""
         raise NotImplementedError
 
 

@@ -17,14 +17,14 @@ class Categorical:
         self.log_probs = logits.log_softmax(-1)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """One action a row, (N,), by the Gumbel trick: argmax of logits + Gumbel noise.
+        """Return one action a row, (N,), by the Gumbel trick: argmax of logits + Gumbel noise.
 
         `noise` is exponential, (N, A); minus its logarithm is Gumbel.
         """
         return (self.log_probs - noise.log()).argmax(-1)
 
     def mode(self) -> Tensor:
-        """The most likely action, (N,)."""
+        """Return the most likely action, (N,)."""
         return self.log_probs.argmax(-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
@@ -43,11 +43,11 @@ class Gaussian:
         self.mean, self.log_std, self.std = mean, log_std, log_std.exp()
 
     def sample(self, noise: Tensor) -> Tensor:
-        """One action a row, (N, A); `noise` is standard normal, (N, A)."""
+        """Return one action a row, (N, A); `noise` is standard normal, (N, A)."""
         return self.mean + self.std * noise
 
     def mode(self) -> Tensor:
-        """The mean, (N, A)."""
+        """Return the mean, (N, A)."""
         return self.mean
 
     def log_prob(self, action: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class SquashedPolicy(nn.Module):
         self.log_std = linear(hidden[-1], spec.action_sizes[0])
 
     def noise(self, *shape: int, generator: Generator) -> Tensor:
-        """What `sample` makes actions of: standard normal, (*shape, A)."""
+        """Return what `sample` makes actions of: standard normal, (*shape, A)."""
         return torch.randn(*shape, self.mean.out_features, generator=generator, device=generator.device)
 
     def forward(self, obs: Tensor) -> TanhGaussian:

@@ -85,7 +85,7 @@ def _title(settings: Settings, folder: Path | None) -> str:
 
 
 def _pictures(run: Run) -> str:
-    """What is done to an Atari game."""
+    """Return what is done to an Atari game."""
     rewards = ", and the signs of rewards" if run.clip_reward else ""
     seen = f"every 4th frame, 84x84 and grey, {run.frame_stack} stacked"
     return f"learns from {seen}{rewards}; evaluations count all points (--no-atari: the game as it is)"

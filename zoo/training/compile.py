@@ -65,7 +65,7 @@ def compile_step(
 
 
 def count_steps(algo: Stepwise, buffer: Buffer, *, total_steps: int, num_envs: int) -> int:
-    """How many times a run calls `algo.step`, roughly."""
+    """Return how many times a run calls `algo.step`, roughly."""
     each = algo.steps_per_batch(num_envs) if isinstance(algo, Minibatched) else 1
     return buffer.num_batches(total_steps) * each
 

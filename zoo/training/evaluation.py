@@ -41,7 +41,7 @@ class Evaluation:
         return float(self.returns.std(ddof=1)) if len(self.returns) > 1 else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """Return all of it as plain data."""
         return {
             "mean": self.mean,
             "std": self.std,
@@ -87,7 +87,7 @@ def evaluate(
 def _play(
     agent: Agent, envs: Envs, episodes: int, deterministic: bool, on_step: Callable[[], None]
 ) -> Iterator[Episode]:
-    """The first `episodes` that are started, in the order in which they end; goes on for ever with others."""
+    """Return the first `episodes` that are started, in the order in which they end; goes on for ever with others."""
     envs.reset()
     while True:
         on_step()

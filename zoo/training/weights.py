@@ -9,12 +9,12 @@ from zoo.machine import device_of
 
 
 def acting_parameters(algo: Any) -> list[Tensor]:
-    """The parameters that acting can depend on: all that are trained."""
+    """Return the parameters that acting can depend on: all that are trained."""
     return [p for p in algo.parameters() if p.requires_grad]
 
 
 def weights_of(algo: Any) -> Tensor:
-    """The trained parameters as one vector on the CPU."""
+    """Return the trained parameters as one vector on the CPU."""
     return nn.utils.parameters_to_vector(acting_parameters(algo)).detach().cpu()
 
 

@@ -46,7 +46,7 @@ class DirectActor:
         self.sizes = list(map(len, self.attributes))  # a method that is set on a module, a layer that is appended
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, Tensor | None]:
-        """What `algo.act` returns."""
+        """Return what `algo.act` returns."""
         if any(self.hooks) or not self._is_as_made():
             return self.algo.act(obs, progress)
         attributes = vars(self.algo)
@@ -71,7 +71,7 @@ def _is_known(network: nn.Module) -> bool:
 
 
 def _stand_in(module: nn.Module) -> nn.Module:
-    """A module with the same parameters, found at once, whose call is its `forward`."""
+    """Return a module with the same parameters, found at once, whose call is its `forward`."""
     stand_in = copy.copy(module)
     stand_in.__class__ = _called_directly(type(module))
     children = {name: _stand_in(child) for name, child in module.named_children()}

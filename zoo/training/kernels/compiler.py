@@ -47,7 +47,7 @@ def options_for(kernels: str) -> dict[str, Any]:
 
 @cache
 def _checked_products() -> dict[str, Any]:
-    """The options of kernels.products, or, with a warning, none where they do not fit this torch.
+    """Return the options of kernels.products, or, with a warning, none where they do not fit this torch.
 
     They rest on private names of torch, so anything may fail: an import, a registration, a compilation, a product.
     """

@@ -73,7 +73,7 @@ def _name(graph: Graph) -> None:
 
 
 def _add(graph: Graph, op: Any, *args: Any) -> Node:
-    """A new node, and in its meta what comes out: a tensor without data."""
+    """Return a new node, and in its meta what comes out: a tensor without data."""
     node = graph.call_function(op, args)
     node.meta["val"] = op(*map_arg(args, lambda arg: arg.meta["val"]))
     return node
@@ -120,7 +120,7 @@ class Product(CppTemplate):
     """The code of a product: each thread works out a share of the rows, panel by panel."""
 
     def render(self, **given: Any) -> str:
-        """A function in C++, of the kernel that is `given` and, at last, of the buffer for its result."""
+        """Return a function in C++, of the kernel that is `given` and, at last, of the buffer for its result."""
         kernel, result = given["kernel"], given.get("template_buffer_node") or self.output_node
         left, right = self.input_nodes
         stack = ["i"] * (len(self.layout.size) - 2)
