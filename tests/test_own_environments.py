@@ -58,6 +58,11 @@ class Own(gym.Env):
         return np.full((16, 16, 3), 40 * self.t, np.uint8)
 
 
+class Doubled(gym.RewardWrapper):
+    def reward(self, reward):
+        return 2 * reward
+
+
 def make(**kwargs):
     return Own(**kwargs)
 '''
@@ -92,21 +97,22 @@ def evaluation(run: str) -> Any:
 @pytest.mark.parametrize("name", ["own.py:make", "owned:Own"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_goes_through_every_command(kind: str, name: str, folder: Path) -> None:
-    named = ["--env", name, "--env-kwargs", json.dumps({"kind": kind, "pays": 2.0})]
+    named = ["--env", name, "--wrap", f"{name.partition(':')[0]}:Doubled"]
+    kwargs = ["--env-kwargs", json.dumps({"kind": kind, "pays": 2.0})]
     masks = ["--action-masks"] if kind == "masked" else []
-    zoo("run", "a2c", *named, *masks, *SMALL, "--eval-episodes", "5", "--out", "run")
+    zoo("run", "a2c", *named, *kwargs, *masks, *SMALL, "--eval-episodes", "5", "--out", "run")
     returns = evaluation("run")
     assert len(returns) == 5
-    assert all(value % 2 == 0 for value in returns)  # the argument counts
-    shown = json.loads(zoo("eval", "run", "--env", name, "--episodes", "5", "--json"))
+    assert all(value % 4 == 0 for value in returns)  # twice for the argument, twice for the wrapper
+    shown = json.loads(zoo("eval", "run", *named, "--episodes", "5", "--json"))
     assert shown["returns"] == returns
-    assert f"return {returns[0]:.1f} -> x.gif" in zoo("watch", "run", "--env", name, "--video", "x.gif")
-    zoo("run", "--resume", "run", "--env", name, "--total-steps", "128")
+    assert f"return {returns[0]:.1f} -> x.gif" in zoo("watch", "run", *named, "--video", "x.gif")
+    zoo("run", "--resume", "run", *named, "--total-steps", "128")
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 128
 
 
-@pytest.mark.parametrize("name", ["own.py:make", "owned:Own"])
+@pytest.mark.parametrize("name", ["own.py:make", pytest.param("owned:Own", marks=pytest.mark.slow)])
 def test_they_are_put_into_a_table(name: str, folder: Path) -> None:
     kwargs = json.dumps({"kind": "counts"})
     own = ["--envs", name, "--env-kwargs", kwargs, "--algos", "a2c", "--total-steps", "64", "--seeds", "1"]

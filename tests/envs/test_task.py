@@ -1,10 +1,11 @@
 """Environments of one's own, by names that run code: a package's ids, objects in files, wrappers."""
 
+import contextlib
+import io
 import json
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
 import zoo
+from zoo.cli import main
 from zoo.envs.ids import resolve_id
 from zoo.envs.task import Task, complete
 from zoo.errors import UserError
@@ -55,10 +57,17 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mine.py").write_text(OWN)
     (tmp_path / "heavies.py").write_text(REGISTERING)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    forget()
+    return tmp_path
+
+
+def forget() -> None:
+    """Let the next command import these files anew."""
     for name in [name for name in gym.registry if name.startswith("Heavy")]:
         gym.registry.pop(name)
-    sys.modules.pop("heavies", None)
-    return tmp_path
+    for name in [name for name in sys.modules if name.startswith(("heavies", "mine_"))]:
+        del sys.modules[name]
 
 
 def test_an_id_of_a_package_is_found_when_the_package_is_named(own: Path) -> None:
@@ -120,62 +129,39 @@ def test_an_object_is_made_already() -> None:
         zoo.train("ppo", gym.make("CartPole-v1"), env_kwargs={"sutton_barto_reward": True})
 
 
-def command(*arguments: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    import os
+class Done(NamedTuple):
+    """What a command came to."""
 
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(zoo.__file__).parents[1]), *([str(path)] if path else [])]),
-    }
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "zoo", *arguments], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    returncode: Any
+    text: str
 
 
-@pytest.mark.parametrize(
-    ("env", "needed"),
-    [("heavies:Heavy-v1", ["--env", "heavies:Heavy-v1"]), ("mine.py:make_env", ["--env", "mine.py:make_env"])],
-)
-def test_one_is_trained_evaluated_watched_and_resumed_from_the_command_line(
-    own: Path, env: str, needed: list[str]
-) -> None:
-    given = ["--env-kwargs", '{"g": 5.0}', "--wrap", "heavies:Doubled"]
-    train = ["run", "ppo", "--env", env, *given, *SMALL, "--out", "run"]
-    done = command(*train, cwd=own, path=own)
-    assert done.returncode == 0, done.stderr
-    record = json.loads((own / "run" / "config.json").read_text())
-    assert record["env"] == env
-    assert (record["run"]["env_kwargs"], record["run"]["wrap"]) == ({"g": 5.0}, ["heavies:Doubled"])
-    expected = json.loads((own / "run" / "evaluation.json").read_text())["returns"]
-    assert all(value % 2 == 0 and 0 < value <= 120 for value in expected)  # doubled, of at most 60 steps
-
-    repeated = [*needed, "--wrap", "heavies:Doubled"]
-    evaluated = command("eval", "run", "--episodes", "5", "--json", *repeated, cwd=own, path=own)
-    assert json.loads(evaluated.stdout)["returns"] == expected, evaluated.stderr
-    watched = command("watch", "run", "--video", "play.gif", *repeated, cwd=own, path=own)
-    assert watched.returncode == 0, watched.stderr
-    assert watched.stdout.splitlines()[-1].startswith(f"return {expected[0]:.1f}")
-    resumed = command("run", "--resume", "run", "--total-steps", "400", *repeated, cwd=own, path=own)
-    assert resumed.returncode == 0, resumed.stderr
+def command(*arguments: str) -> Done:
+    """Run a command in this process."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    return Done(stopped.value.code, out.getvalue())
 
 
 @pytest.mark.parametrize("name", ["eval run", "watch run --video play.gif", "run --resume run --total-steps 400"])
 def test_a_strangers_folder_imports_nothing_until_its_code_is_named(own: Path, name: str) -> None:
     train = ["run", "ppo", "--env", "heavies:Heavy-v1", "--wrap", "mine.py:Doubled", *SMALL, "--out", "run"]
-    assert command(*train, cwd=own, path=own).returncode == 0
+    assert command(*train).returncode == 0
     canary = own / "was_imported"
     for file in ("heavies.py", "mine.py"):
         (own / file).write_text(f"import pathlib; pathlib.Path({str(canary)!r}).touch()")
-    refused = command(*name.split(), cwd=own, path=own)
+    forget()
+    refused = command(*name.split())
     assert refused.returncode == 2
-    assert "--env heavies:Heavy-v1" in refused.stderr
-    assert "--wrap mine.py:Doubled" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
-    partly = command(*name.split(), "--env", "CartPole-v1", cwd=own, path=own)
+    assert "--env heavies:Heavy-v1" in refused.text
+    assert "--wrap mine.py:Doubled" in refused.text
+    assert len(refused.text.splitlines()) == 1
+    partly = command(*name.split(), "--env", "CartPole-v1")
     assert partly.returncode == 2
     assert not canary.exists()
     # Control: named, it is imported (and has no wrapper any more).
-    named = command(*name.split(), "--env", "CartPole-v1", "--wrap", "mine.py:Doubled", cwd=own, path=own)
+    named = command(*name.split(), "--env", "CartPole-v1", "--wrap", "mine.py:Doubled")
     assert named.returncode == 2
     assert canary.exists()
 
@@ -183,12 +169,12 @@ def test_a_strangers_folder_imports_nothing_until_its_code_is_named(own: Path, n
 def test_arguments_that_name_files_are_asked_for_again(own: Path) -> None:
     folder = own / "run"
     train = ["run", "ppo", "--env", "CartPole-v1", *SMALL, "--out", "run"]
-    assert command(*train, cwd=own).returncode == 0
+    assert command(*train).returncode == 0
     record = json.loads((folder / "config.json").read_text())
     record["run"]["env_kwargs"] = {"xml_file": "/tmp/stranger.xml"}
     (folder / "config.json").write_text(json.dumps(record))
-    refused = command("eval", "run", cwd=own)
-    assert (refused.returncode, "--env-kwargs" in refused.stderr) == (2, True)
+    refused = command("eval", "run")
+    assert (refused.returncode, "--env-kwargs" in refused.text) == (2, True)
 
 
 def test_a_run_of_a_function_says_how_to_go_on(own: Path) -> None:
@@ -196,11 +182,11 @@ def test_a_run_of_a_function_says_how_to_go_on(own: Path) -> None:
         "ppo", lambda: gym.make("CartPole-v1"), seed=0, total_steps=100, num_steps=100, eval_every=0, out=own / "run"
     )
     for name in ("eval run", "run --resume run --total-steps 300"):
-        refused = command(*name.split(), cwd=own)
+        refused = command(*name.split())
         assert refused.returncode == 2
-        assert "--env path/to/file.py:make_env, or in Python zoo.resume" in refused.stderr
-    done = command("eval", "run", "--env", "CartPole", "--episodes", "2", cwd=own)
-    assert done.returncode == 0, done.stderr
+        assert "--env path/to/file.py:make_env, or in Python zoo.resume" in refused.text
+    done = command("eval", "run", "--env", "CartPole", "--episodes", "2")
+    assert done.returncode == 0, done.text
 
 
 # Pictures.

@@ -148,7 +148,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(case: str, tmp_path: Path) -
     assert_same_end(tmp_path / "whole", tmp_path / "halved")
 
 
-@pytest.mark.parametrize("name", ["ppo", "sac", "impala"])
+@pytest.mark.parametrize("name", ["ppo", "sac", pytest.param("impala", marks=pytest.mark.matrix)])
 def test_compiled_updates_resume_exactly_too(name: str, tmp_path: Path) -> None:
     train(tmp_path / "whole", name, compile="on")
     with pytest.raises(StopError):
