@@ -390,8 +390,8 @@ def interrupted(folder: Path, when: str, number: signal.Signals, **changes: Any)
     """The exit code of a run whose process group is sent a signal during its evaluation on the way, or at the end."""
     original, mark = recorder.evaluate, folder.with_name("evaluates")
 
-    def evaluate(agent: Any, env: Any, *, episodes: int, **given: Any) -> Any:
-        make = (lambda: Slow(gym.make(env), mark)) if (episodes == 2) == (when == "validation") else env
+    def evaluate(agent: Any, task: Any, *, episodes: int, **given: Any) -> Any:
+        make = (lambda: Slow(task(), mark)) if (episodes == 2) == (when == "validation") else task
         return original(agent, make, episodes=episodes, **given)
 
     def work() -> None:
