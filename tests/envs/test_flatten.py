@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from numpy.random import SeedSequence
 from probes import ALGORITHMS, known_settings
@@ -18,7 +19,11 @@ from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
 from zoo.envs.task import Task
 from zoo.errors import EnvError, UserError
+from zoo.parts.critics import Q
+from zoo.parts.discrete import EpsilonGreedy
+from zoo.parts.networks import Policy
 from zoo.spaces import Flat
+from zoo.spec import Spec
 
 NESTED = spaces.Dict(
     {
@@ -217,6 +222,57 @@ def test_control_without_masks_it_fails(name: str) -> None:
 def test_masks_reach_actors_and_statistics(settings: dict[str, Any]) -> None:
     agent = learn("ppo", Corridor, total_steps=600, **settings)
     zoo.evaluate(agent, Corridor, episodes=20, deterministic=False)
+
+
+# Four actions of which the first and the last are allowed, and how a network sees that.
+ALLOWED = (0, 3)
+OBS = torch.tensor([[0.1, -0.3, 1, 0, 0, 1]])
+SPEC = Spec(Flat(spaces.Box(-1, 1, (2,)), 4), spaces.Discrete(4))
+
+
+def test_a_masked_policy_is_the_softmax_over_what_is_allowed() -> None:
+    torch.manual_seed(0)
+    policy = Policy(SPEC, (8,), "tanh")
+    policy.net[-1].weight.data.normal_()
+    logits = policy.net(OBS)[0, list(ALLOWED)]
+    chances = (logits.exp() / logits.exp().sum()).detach()
+    masked = policy(OBS)
+    for action in range(4):
+        expected = chances[ALLOWED.index(action)] if action in ALLOWED else 0.0
+        assert masked.log_prob(torch.tensor([action])).exp().item() == pytest.approx(float(expected), abs=1e-6)
+    assert masked.entropy().item() == pytest.approx(-float((chances * chances.log()).sum()), abs=1e-6)
+    masked.entropy().sum().backward()
+    assert all(parameter.grad is None or bool(parameter.grad.isfinite().all()) for parameter in policy.parameters())
+
+
+@torch.no_grad()
+def test_epsilon_greedy_explores_what_is_allowed_alone() -> None:
+    torch.manual_seed(0)
+    q = Q(SPEC, (8,), "relu")
+    values = q.body(OBS) @ q.advantage.weight.T + q.advantage.bias
+    found = q(OBS.expand(40_000, -1))
+    policy = EpsilonGreedy(found, 0.4, masked=True)
+    drawn = policy.sample(policy.noise(40_000, generator=torch.Generator().manual_seed(1)))
+    best = max(ALLOWED, key=lambda action: float(values[0, action]))
+    counts = [int((drawn == action).sum()) / 40_000 for action in range(4)]
+    expected = [0.2 * (action in ALLOWED) + 0.6 * (action == best) for action in range(4)]
+    assert counts == pytest.approx(expected, abs=0.01)
+    mean = sum(expected[action] * float(values[0, action]) for action in ALLOWED)
+    assert policy.mean(found)[0].item() == pytest.approx(mean, abs=1e-5)
+    assert policy.log_prob(torch.full((40_000,), best))[0].exp().item() == pytest.approx(expected[best], abs=1e-6)
+    # Control: without the masks, the same values explore all four.
+    plain = EpsilonGreedy(found, 0.4).sample(policy.noise(40_000, generator=torch.Generator().manual_seed(1)))
+    assert {0, 1, 2, 3} == set(plain.tolist())
+
+
+@torch.no_grad()
+def test_where_an_episode_has_ended_nothing_is_worth_anything_but_nothing_is_infinite() -> None:
+    ended = torch.tensor([[0.1, -0.3, 0, 0, 0, 0]])
+    q = Q(SPEC, (8,), "relu")
+    policy = EpsilonGreedy(q(ended), 0.4, masked=True)
+    action = policy.sample(policy.noise(1, generator=torch.Generator().manual_seed(1)))
+    assert 0 <= int(action) < 4
+    assert 0.0 * float(policy.mean(q(ended))) == 0.0
 
 
 def test_predict_takes_the_mask_of_an_agent_that_was_trained_with_masks(tmp_path: Any) -> None:

@@ -46,6 +46,10 @@ def resolve_id(name: str) -> str:
         load_name(name, "env")
         return name
     module, colon, bare = name.rpartition(":")
+    if name.endswith(".py") or (colon and not (module and bare)):
+        raise UserError(
+            f"environment {name!r}: expected package:Name-v0, or a function or class, path/to/file.py:make_env"
+        )
     if colon:
         before = set(gym.registry)
         import_module(module, name)
