@@ -13,7 +13,7 @@ def test_what_cannot_be_vectorised_is_refused() -> None:
     with pytest.raises(UserError, match="cannot be 2 environments"):
         vectorize(ScriptedEnv(), 2)
     with pytest.raises(UserError, match="no vector environment of its own"):
-        vectorize("Pendulum-v1", 2, "native")
+        vectorize("FrozenLake-v1", 2, "native")
     with pytest.raises(UserError, match="cannot be made"):
         make_env("CartPole-v1", no_such_argument=1)
 
