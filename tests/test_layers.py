@@ -300,7 +300,7 @@ ELSEWHERE = {
     **dict.fromkeys(
         [
             f"zoo.envs.dynamics.{name}"
-            for name in ("acrobot", "cartpole", "mountain_car", "mountain_car_continuous", "pendulum")
+            for name in ("acrobot", "cartpole", "mountain_car", "mountain_car_continuous", "pendulum", "scalars")
         ],
         "envs/test_dynamics.py",
     ),

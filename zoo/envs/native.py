@@ -59,12 +59,10 @@ def native(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any
         if gym.spec(env_id).vector_entry_point is None:
             raise UserError(f"{env_id} has no vector environment of its own; use --vec sync or --vec async")
         return gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
-    with make_env(env_id, **kwargs) as env:
-        kwargs.pop("max_episode_steps", None)
-        known = inspect.signature(DYNAMICS[env_id]).parameters
-        for name in kwargs:
-            if name not in known:
-                raise UserError(
-                    f"--vec native of {env_id} has no argument {name!r}{nearest(name, known)}; use --vec sync"
-                )
-        return NativeEnvs(DYNAMICS[env_id](**kwargs), env, num_envs)
+    env = make_env(env_id, **kwargs)
+    kwargs.pop("max_episode_steps", None)  # which the limit in its spec then is
+    known = inspect.signature(DYNAMICS[env_id]).parameters
+    for name in kwargs:
+        if name not in known:
+            raise UserError(f"--vec native of {env_id} has no argument {name!r}{nearest(name, known)}; use --vec sync")
+    return NativeEnvs(DYNAMICS[env_id](**kwargs), env, num_envs)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import cos, pi, sin
 
-from zoo.spaces import Array
+from zoo.envs.dynamics.scalars import square
+from zoo.spec import Array, clip
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Acrobot:
         torque = self.AVAIL_TORQUE[action]
         theta1, theta2, dtheta1, dtheta2 = self._runge_kutta(np.moveaxis(state, -1, 0), torque)
         theta1, theta2 = _wrapped(theta1), _wrapped(theta2)
-        dtheta1 = np.clip(dtheta1, -self.MAX_VEL_1, self.MAX_VEL_1)
-        dtheta2 = np.clip(dtheta2, -self.MAX_VEL_2, self.MAX_VEL_2)
+        dtheta1 = clip(dtheta1, -self.MAX_VEL_1, self.MAX_VEL_1)
+        dtheta2 = clip(dtheta2, -self.MAX_VEL_2, self.MAX_VEL_2)
         terminated = -cos(theta1) - cos(theta2 + theta1) > 1.0
         reward = np.where(terminated, 0.0, -1.0)
         return np.stack([theta1, theta2, dtheta1, dtheta2], -1), reward, terminated
@@ -83,13 +84,13 @@ class Acrobot:
         d2 = m2 * (lc2**2 + l1 * lc2 * cos2) + moi
         phi2 = m2 * lc2 * g * cos(theta1 + theta2 - pi / 2.0)
         phi1 = (
-            -m2 * l1 * lc2 * dtheta2**2 * sin2
+            -m2 * l1 * lc2 * square(dtheta2) * sin2
             - 2 * m2 * l1 * lc2 * dtheta2 * dtheta1 * sin2
             + (m1 * lc1 + m2 * l1) * g * cos(theta1 - pi / 2)
             + phi2
         )
-        ddtheta2 = (torque + d2 / d1 * phi1 - m2 * l1 * lc2 * dtheta1**2 * sin2 - phi2) / (
-            m2 * lc2**2 + moi - d2**2 / d1
+        ddtheta2 = (torque + d2 / d1 * phi1 - m2 * l1 * lc2 * square(dtheta1) * sin2 - phi2) / (
+            m2 * lc2**2 + moi - square(d2) / d1
         )
         ddtheta1 = -(d2 * ddtheta2 + phi1) / d1
         return np.stack([dtheta1, dtheta2, ddtheta1, ddtheta2])

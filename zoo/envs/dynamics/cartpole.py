@@ -41,7 +41,7 @@ class CartPole:
 
     def step(self, state: Array, action: Array) -> tuple[Array, Array, Array]:
         """Successors, (..., 4), rewards, (...), and whether the pole fell or the cart left its track, (...)."""
-        x, x_dot, theta, theta_dot = np.moveaxis(state, -1, 0)
+        x, x_dot, theta, theta_dot = (state[..., i] for i in range(4))
         force = np.where(action == 1, self.force_mag, -self.force_mag)
         cos, sin = np.cos(theta), np.sin(theta)
         temp = (force + self.polemass_length * np.square(theta_dot) * sin) / self.total_mass

@@ -8,15 +8,12 @@ Moore 1990, "Efficient memory-based learning for robot control", as in Sutton & 
 State (x, v). It ends at x ≥ 0.5.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.spaces import Array
-
-# As gymnasium's scalars have it: numpy's cosine of an array may differ in the last bit.
-cosine = np.vectorize(math.cos, otypes=[np.float64])
+from zoo.envs.dynamics.scalars import cosine
+from zoo.spec import Array, clip
 
 
 @dataclass(frozen=True)
@@ -38,10 +35,10 @@ class MountainCar:
 
     def step(self, state: Array, action: Array) -> tuple[Array, Array, Array]:
         """Successors, (..., 2), rewards, (...), and whether the car is at the goal, (...)."""
-        position, velocity = np.moveaxis(state, -1, 0)
+        position, velocity = state[..., 0], state[..., 1]
         velocity = velocity + ((action - 1) * self.force + cosine(3 * position) * (-self.gravity))
-        velocity = np.clip(velocity, -self.max_speed, self.max_speed)
-        position = np.clip(position + velocity, self.min_position, self.max_position)
+        velocity = clip(velocity, -self.max_speed, self.max_speed)
+        position = clip(position + velocity, self.min_position, self.max_position)
         velocity = np.where((position == self.min_position) & (velocity < 0), 0.0, velocity)
         terminated = (position >= self.goal_position) & (velocity >= self.goal_velocity)
         return np.stack([position, velocity], -1), np.full_like(position, -1.0), terminated

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.envs.dynamics.mountain_car import cosine
-from zoo.spaces import Array
+from zoo.envs.dynamics.scalars import cosine
+from zoo.spec import Array, clip
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class MountainCarContinuous:
 
     def _move(self, state: Array, action: Array) -> tuple[Array, Array]:
         """Successors, float32, and whether the car is at the goal, computed in the type of `state`."""
-        position, velocity = np.moveaxis(state, -1, 0)
-        force = np.clip(action, self.min_action, self.max_action)
+        position, velocity = state[..., 0], state[..., 1]
+        force = clip(action, self.min_action, self.max_action)
         pull = 0.0025 * cosine(3 * position)
         push = force * self.power - pull.astype(np.float32)
         # A force that was clipped is a Python float.
         push = np.where(force == action, push, force.astype(np.float64) * self.power - pull)
-        velocity = np.clip(velocity + push.astype(state.dtype), -self.max_speed, self.max_speed)
-        position = np.clip(position + velocity, self.min_position, self.max_position)
+        velocity = clip(velocity + push.astype(state.dtype), -self.max_speed, self.max_speed)
+        position = clip(position + velocity, self.min_position, self.max_position)
         velocity = np.where((position == self.min_position) & (velocity < 0), np.zeros_like(velocity), velocity)
         terminated = (position >= self.goal_position) & (velocity >= self.goal_velocity)
         return np.stack([position, velocity], -1).astype(np.float32), terminated

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.spaces import Array
+from zoo.envs.dynamics.scalars import square
+from zoo.spec import Array, clip
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,19 @@ class Pendulum:
 
     def step(self, state: Array, action: Array) -> tuple[Array, Array, Array]:
         """Successors, (..., 2), rewards, (...), and False, (...); actions are (..., 1)."""
-        th, thdot = np.moveaxis(state, -1, 0)
+        th, thdot = state[..., 0], state[..., 1]
         # Of float32, as their space is; in gymnasium, too, what is made of torques alone is rounded to float32.
-        u = np.clip(action[..., 0].astype(np.float32), -self.max_torque, self.max_torque)
-        costs = _normalized(th) ** 2 + 0.1 * thdot**2 + 0.001 * u**2
+        u = clip(action[..., 0].astype(np.float32), -self.max_torque, self.max_torque)
+        costs = square(_normalized(th)) + 0.1 * square(thdot) + 0.001 * square(u)
         push = 3.0 / (self.m * self.l**2) * u
         newthdot = thdot + (3 * self.g / (2 * self.l) * np.sin(th) + push) * self.dt
-        newthdot = np.clip(newthdot, -self.max_speed, self.max_speed)
+        newthdot = clip(newthdot, -self.max_speed, self.max_speed)
         newth = th + newthdot * self.dt
         return np.stack([newth, newthdot], -1), -costs, np.zeros(th.shape, np.bool_)
 
     def observe(self, state: Array) -> Array:
         """(cos θ, sin θ, θ̇), float32, (..., 3)."""
-        th, thdot = np.moveaxis(state, -1, 0)
+        th, thdot = state[..., 0], state[..., 1]
         return np.stack([np.cos(th), np.sin(th), thdot], -1).astype(np.float32)
 
     def state_of(self, obs: Array) -> Array:
