@@ -83,7 +83,7 @@ def taxonomy() -> str:
         table(["axis", "values", "the question"], axes),
         "## The cube\n\n" + table(["strategy", "data", "target Q: Q(s, a)", "target V: V(s)"], cube),
         "## Algorithms",
-        "The registry has settings for the environments under *settings for*, which `zoo lookup` lists as `tuned`.\n"
+        "The registry has settings for the environments under *settings for*, which `zoo lookup` lists, too.\n"
         "What they reach stands on the page of each algorithm, where it was measured.",
         table(["name", "title", "cell", "equation", "paper", "actions", "settings for", "source"], algorithms),
         "## Flip one axis",

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import importlib.util
+import inspect
 import io
 import json
 import re
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # Pages whose files, commands and scripts work as they are printed.
 EXAMPLES = [DOCS / "adding-an-algorithm.md", DOCS / "environments.md"]
+NOTEBOOK = DOCS / "python.md"
 FILES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 ALGORITHMS = sorted(registry.load().algorithms)
 SAFE = {"list", "lookup", "show"}  # commands that are run as they stand
@@ -256,17 +258,33 @@ def test_commands_are_found() -> None:
     assert {file.stem for file, _ in COMMANDS} >= {*ALGORITHMS, "README", EXAMPLES[0].stem}
 
 
+OWN = inspect.signature(zoo.train).parameters.keys()  # what are no settings
+
+
 @each_file
 def test_python_calls_of_train_have_known_settings(file: Path) -> None:
     trees = [ast.parse(body) for language, body in fenced(read(file)) if language == "python"]
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "zoo.train" and file not in EXAMPLES:
             name, env = map(ast.literal_eval, node.args)
-            given = {word.arg: ast.literal_eval(word.value) for word in node.keywords if word.arg not in (None, "out")}
+            words = [word for word in node.keywords if word.arg not in (None, *OWN)]
+            given = {word.arg: ast.literal_eval(word.value) for word in words}
             runs.prepare(name, env, given, source="argument")
 
 
 # The examples
+
+
+def test_the_notebook_works_as_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for language, body in fenced(read(NOTEBOOK)):
+        if language == "python":
+            exec(compile(body, str(NOTEBOOK), "exec"), names)
+    assert names["curve"][-1][0] == 8000
+    ends = [json.loads(read(Path(f"runs/{name}/config.json"))) for name in ("second", "third")]
+    assert [end["stopped"]["by"] for end in ends] == ["on_row", "stop_at"]
+    assert ends[0]["stopped"]["step"] == ends[1]["stopped"]["step"] < 8000
 
 
 def run_example(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,9 @@ from zoo.errors import nearest
     [
         ("Pendulun", ["CartPole", "Pendulum"], "; did you mean 'Pendulum'?"),
         ("pendulum", ["CartPole", "Pendulum"], "; did you mean 'Pendulum'?"),
+        ("lr", ["batch_size", "learning_rate", "learning_rate_end"], "; did you mean 'learning_rate'?"),
+        ("ls", ["learning_rate"], "; known: learning_rate"),
+        ("x", ["xylophone", "a"], "; known: a, xylophone"),
         ("xyz", ["b", "a"], "; known: a, b"),
         ("xyz", [], ""),
     ],

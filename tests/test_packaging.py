@@ -61,6 +61,13 @@ def test_wheel_works_far_from_the_checkout(unpacked: Path, tmp_path: Path) -> No
     assert python(unpacked, "from zoo.cli import main; main(['--version'])", tmp_path)[0].startswith("zoo")
 
 
+def test_the_package_lists_what_it_imports_when_it_is_used(tmp_path: Path) -> None:
+    program = "import sys, zoo; print(*dir(zoo)); print('torch' in sys.modules)"
+    names, torch_is_there = python(ROOT, program, tmp_path)
+    assert {"train", "evaluate", "load", "resume", "lookup", "Agent", "Evaluation", "UserError"} <= set(names.split())
+    assert torch_is_there == "False"
+
+
 def test_wheel_loads_its_classes(unpacked: Path, tmp_path: Path) -> None:
     program = "from zoo import registry; print(*(registry.load_class(n).__name__ for n in registry.load().algorithms))"
     (names,) = python(unpacked, program, tmp_path)

@@ -1,9 +1,11 @@
 """registry.yaml against the classes it names, and registries of users, whole and broken."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -175,6 +177,31 @@ def test_user_settings_join_those_of_the_package(user: Path) -> None:
     assert resolve("ppo", "Taxi-v4", {}).config.gamma == 0.5
 
 
+PPO = ENTRIES["ppo"].model_dump(by_alias=True) | {"envs": {}, "presets": {}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class": "zoo_toy:Toy"}, "ppo is registered already, with class 'zoo.algos.ppo:PPO', not 'zoo_toy:Toy'"),
+        ({"title": "Toy"}, "ppo is registered already, with title"),
+        ({"envs": {"CartPole-v1": {"gamma": 0.5}}}, "ppo has other settings for CartPole-v1 already"),
+        ({"presets": {"sb3": {"gamma": 0.5}}}, "ppo has other settings for sb3 already"),
+    ],
+)
+def test_an_algorithm_of_the_package_is_not_replaced(changes: dict[str, Any], message: str, user: Path) -> None:
+    user.write_text(yaml.safe_dump({"algorithms": {"ppo": PPO | changes}}), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"^registry .*mine\.yaml: {re.escape(message)}[^\n]*$"):
+        registry.load()
+
+
+def test_user_presets_join_those_of_the_package(user: Path) -> None:
+    more = {"presets": {"slow": {"learning_rate": 1e-5}}, "envs": ENTRIES["ppo"].envs}
+    user.write_text(yaml.safe_dump({"algorithms": {"ppo": PPO | more}}), encoding="utf-8")
+    assert registry.get("ppo").presets == ENTRIES["ppo"].presets | more["presets"]
+    assert resolve("ppo", "Taxi-v4", {}, preset="slow").config.learning_rate == 1e-5
+
+
 def test_several_user_registries(user: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     user.write_text(TOY_REGISTRY, encoding="utf-8")
     other = tmp_path / "other.yaml"
@@ -296,6 +323,8 @@ WRONG = {
     "a dataclass": ("@config", "from dataclasses import dataclass\n@dataclass", ["made with zoo.config.config"]),
     "a Config, not its class": ("ToyConfig\n\n    def", "ToyConfig()\n\n    def", ["made with zoo.config.config"]),
     "a setting of the run": ("num_steps: int", "seed: int", ["'seed'", "setting of every run"]),
+    "an option of commands": ("num_steps: int", "out: int", ["'out'", "option of commands"]),
+    "help": ("num_steps: int", "help: int", ["'help'", "option of commands"]),
     "a number for a method": ("def greedy", "greedy = 3\n    def _greedy", ["greedy = 3", "expected a method"]),
     "too few arguments": ("def greedy(self, obs)", "def greedy(self)", ["'greedy'", "greedy(obs)", "too many"]),
     "too many arguments": (
@@ -360,6 +389,33 @@ def test_a_module_that_cannot_be_imported_costs_one_line(wrong: str, user: Path)
     user.write_text(TOY_REGISTRY, encoding="utf-8")
     with pytest.raises(UserError, match=r"zoo_toy:Toy cannot be imported: [^\n]+$"):
         registry.load_class("toy")
+
+
+@pytest.mark.parametrize("wrong", ["return None", "return 3", "RolloutBuffer(spec, num_envs, 8)"])
+def test_what_is_no_buffer_costs_one_line(wrong: str, user: Path) -> None:
+    right = "return RolloutBuffer(spec, num_envs, self.config.num_steps)"
+    assert right in TOY
+    (user.parent / "zoo_toy.py").write_text(TOY.replace(right, wrong), encoding="utf-8")
+    user.write_text(TOY_REGISTRY, encoding="utf-8")
+    with pytest.raises(UserError, match=r"^algorithm 'toy': make_buffer returns (None|3); expected a buffer[^\n]+$"):
+        zoo.train("toy", "CartPole-v1", total_steps=8, seed=0, eval_episodes=0)
+
+
+@pytest.mark.parametrize("name", ["step", "seconds", "steps_per_second", "episode_return", "eval_return"])
+def test_a_metric_with_the_name_of_a_column_costs_one_line(name: str, user: Path) -> None:
+    assert '"policy_loss"' in TOY
+    (user.parent / "zoo_toy.py").write_text(TOY.replace('"policy_loss"', f'"{name}"'), encoding="utf-8")
+    user.write_text(TOY_REGISTRY, encoding="utf-8")
+    with pytest.raises(UserError, match=rf"^toy: update returns a metric '{name}'[^\n]+$"):
+        zoo.train("toy", "CartPole-v1", total_steps=64, seed=0, eval_episodes=0)
+
+
+def test_an_entry_without_a_step_says_that_nothing_is_compiled(user: Path) -> None:
+    user.write_text(TOY_REGISTRY, encoding="utf-8")
+    given = {"total_steps": 8, "seed": 0, "eval_episodes": 0}
+    with pytest.warns(UserWarning, match="compile = on changes nothing: the algorithm has no method 'step'"):
+        zoo.train("toy", "CartPole-v1", compile="on", **given)
+    zoo.train("toy", "CartPole-v1", compile="auto", **given)  # without a warning, which would be an error
 
 
 def test_rewards_are_normalised_by_a_discount(user: Path) -> None:

@@ -13,7 +13,8 @@ from zoo.taxonomy import Cell
 
 if TYPE_CHECKING:
     from zoo.registry import lookup
-    from zoo.runs.api import load, resume, train
+    from zoo.runs.api import load, resume
+    from zoo.runs.interactive import train
     from zoo.storage.agent import Agent
     from zoo.training.evaluation import Evaluation, evaluate
 
@@ -27,7 +28,7 @@ _LAZY = {
     "load": "zoo.runs",
     "lookup": "zoo.registry",
     "resume": "zoo.runs",
-    "train": "zoo.runs",
+    "train": "zoo.runs.interactive",
 }
 
 
@@ -35,3 +36,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,9 +5,11 @@ values out of range, whether they come from Python, registry.yaml or the command
 """
 
 import json
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
 
 import pydantic
@@ -47,11 +49,43 @@ def build(cls: type[T], values: Mapping[str, Any], owner: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][:1])
-        raise UserError(f"{owner}: {name} = {first['input']!r}: {_explain(first['msg'])}") from None
+        raise UserError(f"{owner}: {name} = {first['input']!r}: {_explain(first, known.get(name))}") from None
 
 
-def _explain(message: str) -> str:
-    return message.removeprefix("Value error, ")[0].lower() + message.removeprefix("Value error, ")[1:]
+FORMS = {int: "; write it as 100000, 100k or 1e5", tuple: "; write it as 64,64"}
+
+
+def _explain(error: Any, field: FieldInfo | None) -> str:
+    """Say what is wrong with a value, and the form of numbers; a field with a pattern describes it."""
+    if field is not None and error["type"] == "string_pattern_mismatch":
+        return f"expected {field.description}"
+    message = error["msg"].removeprefix("Value error, ")
+    form = FORMS.get(describe(field).type, "") if field is not None and error["type"] == "int_parsing" else ""
+    return f"{message[0].lower()}{message[1:]}{form}"
+
+
+FACTORS = {"k": 3, "m": 6}  # powers of ten
+LARGEST = 10**300  # larger whole numbers take long to write down
+
+
+def whole_number(text: str) -> int | str:
+    """The whole number that a text means: 100k, 1e5, 100,000. The text itself if it means none, or has digits alone."""
+    text = text.replace(",", "") if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+", text) else text
+    if text.lstrip("+-").isdigit():
+        return text
+    power = FACTORS.get(text[-1:].lower(), 0)
+    try:
+        value = Decimal(text[:-1]) * 10**power if power else Decimal(text)
+        return int(value) if abs(value) < LARGEST and value == value.to_integral_value() else text
+    except ArithmeticError:  # of what is no number
+        return text
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """The parts of 64,64, which may also be written [64,64], (64, 64) or 64x64."""
+    inner = text[1:-1] if (text[:1], text[-1:]) in (("[", "]"), ("(", ")")) else text
+    separator = "x" if re.fullmatch(r"\d+( ?x ?\d+)+", inner) else ","
+    return tuple(part.strip() for part in inner.split(separator) if part.strip())
 
 
 def _from_text(value: Any, kind: "Kind") -> Any:
@@ -68,13 +102,8 @@ def _from_text(value: Any, kind: "Kind") -> Any:
         except json.JSONDecodeError as error:
             raise UserError(f'{value!r} is no JSON: {error}; expected an object such as {{"g": 9.0}}') from None
     if kind.type is tuple:
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    if kind.type is int:
-        try:
-            return value if value.lstrip("+-").isdigit() else int(float(value)) if float(value).is_integer() else value
-        except (ValueError, OverflowError):
-            return value
-    return value
+        return _parts(value.strip())
+    return whole_number(value) if kind.type is int else value
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,19 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {told(error)}"
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is near, or else the one whose words begin with these letters (lr: learning_rate)."""
+    lowered = {candidate.lower(): candidate for candidate in sorted(known)}
+    matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    if not matches and len(name) > 1:
+        matches = [each for each in lowered if [*name.lower()] == [word[:1] for word in each.split("_")]]
+    return lowered[matches[0]] if matches else None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the end of an error message: `; did you mean 'X'?`, or the known names if none is near."""
     known = sorted(known)
-    lowered = {candidate.lower(): candidate for candidate in known}
-    matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
-    if matches:
-        return f"; did you mean {lowered[matches[0]]!r}?"
+    match = closest(name, known)
+    if match is not None:
+        return f"; did you mean {match!r}?"
     return f"; known: {', '.join(known)}" if known else ""

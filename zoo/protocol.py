@@ -135,6 +135,7 @@ class Source(Protocol):
         """Let go of environments and processes."""
 
 
+@runtime_checkable
 class Buffer(Protocol):
     """When learning is due, and on what: the loop adds and asks, and knows no more."""
 
@@ -151,10 +152,7 @@ class Buffer(Protocol):
         """What comes next for these environments does not follow on what came before."""
 
     def batches(self) -> Iterator[Batch]:
-        """The batches to learn from now; none while learning is not due.
-
-        A batch is valid until the next one is asked for: its memory may be used again.
-        """
+        """The batches to learn from now, none while learning is not due; each is valid until the next is asked for."""
 
     def learned(self, batch: Any) -> None:
         """The learner has made one update on `batch`, the last that `batches` gave."""

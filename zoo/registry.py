@@ -128,14 +128,16 @@ def _explain(error: ValidationError) -> str:
 
 
 def read(paths: Iterable[Path]) -> Registry:
-    """The registries of these files as one: later files add algorithms, or settings for further environments."""
+    """The registries of these files as one: later files add algorithms, or settings for further environments.
+
+    Raises UserError if one says something else of an algorithm, or of its settings, than a file before it.
+    """
     merged = Registry(cells={str(cell): CellEntry() for cell in CELLS})
     for path in paths:
         part = _read(path)
         for name, algorithm in part.algorithms.items():
-            if name in merged.algorithms:
-                algorithm.envs = merged.algorithms[name].envs | algorithm.envs
-            merged.algorithms[name] = algorithm
+            known = merged.algorithms.get(name)
+            merged.algorithms[name] = algorithm if known is None else _joined(known, algorithm, f"{path}: {name}")
         for key, entry in part.cells.items():
             cell = merged.cells[str(Cell(key))]
             names = list(dict.fromkeys(cell.algorithms + entry.algorithms))
@@ -143,6 +145,24 @@ def read(paths: Iterable[Path]) -> Registry:
             cell.empty = None if names else entry.empty or cell.empty
     _check(merged)
     return merged
+
+
+def _joined(known: AlgorithmEntry, more: AlgorithmEntry, place: str) -> AlgorithmEntry:
+    """An entry with the settings of both."""
+    for field in ("path", "title", "equation", "paper"):
+        said, here = getattr(known, field), getattr(more, field)
+        if said != here:
+            label = AlgorithmEntry.model_fields[field].alias or field
+            raise UserError(
+                f"registry {place} is registered already, with {label} {said!r}, not {here!r}; choose another name, "
+                "or repeat what is registered to add settings"
+            )
+    for kind in ("envs", "presets"):
+        mine, theirs = getattr(known, kind), getattr(more, kind)
+        for name in mine.keys() & theirs.keys():
+            if mine[name] != theirs[name]:
+                raise UserError(f"registry {place} has other settings for {name} already; a preset may have them")
+    return known.model_copy(update={"envs": known.envs | more.envs, "presets": known.presets | more.presets})
 
 
 def _check(registry: Registry) -> None:
@@ -262,6 +282,10 @@ def _are_spaces(value: Any) -> bool:
     return is_tuple and all(isinstance(each, type) and issubclass(each, Space) for each in value)
 
 
+# What commands and zoo.train are told beside settings.
+RESERVED = {"algorithm", "env", "preset", "out", "resume", "checkpoint_every", "quiet", "json", "help"}
+
+
 def _problems_of_config(config: Any) -> Iterator[str]:
     from zoo.settings import Run  # which needs this module
 
@@ -270,6 +294,8 @@ def _problems_of_config(config: Any) -> Iterator[str]:
     for field in field_info(config):
         if field in field_info(Run):
             yield f"has a setting {field!r}, which is the name of a setting of every run; give it another one"
+        if field in RESERVED:
+            yield f"has a setting {field!r}, which is the name of an option of commands; give it another one"
 
 
 def _problems_of_method(cls: type, name: str, arguments: str | None) -> Iterator[str]:

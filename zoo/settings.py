@@ -47,6 +47,7 @@ class Run:
     )
     validation_episodes: int = Field(10, ge=1, le=10**6, description="episodes of each of these evaluations")
     eval_episodes: int = Field(100, ge=0, le=10**6, description="episodes of the evaluation at the end")
+    stop_at: float | None = Field(None, description="end the run once a check on the way has this return")
     log_every: int | None = Field(None, ge=1, description="steps between rows of metrics; none is 1% of the run")
 
 

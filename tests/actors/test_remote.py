@@ -121,7 +121,7 @@ def test_lag_counts_rows_when_they_are_delivered() -> None:
 
 def test_off_policy_actors_are_told_the_step_also_before_the_first_update() -> None:
     learner = stamped(
-        "dqn", Stamps, make_telling_progress, actors=1, total_steps=400, learning_starts=10**6, train_every=4
+        "dqn", Stamps, make_telling_progress, actors=1, total_steps=400, learning_starts=380, train_every=4
     )
     told = []
     with closing(learner.source):  # type: ignore[type-var]

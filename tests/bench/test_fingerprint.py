@@ -60,7 +60,7 @@ def edit(file: Path, old: str, new: str) -> None:
         ("training/compile.py", "updates run uncompiled, and slower", "slower, uncompiled"),
         ("algos/ppo.py", 'description="passes over each rollout"', 'description="epochs"'),
         ("envs/envs.py", "import deque\n", "import deque  # of actions\n"),
-        ("cli/display.py", "steps/s", "steps a second"),
+        ("runs/display.py", "steps/s", "steps a second"),
         ("bench/figures.py", "alpha=0.15", "alpha=0.2"),
         ("algos/sac.py", "self.config.gamma", "0.5"),
     ],

@@ -63,6 +63,13 @@ def test_a_twin_gets_the_same_settings() -> None:
     assert ours.command == "zoo run sac --env Pendulum-v1 --seed 3 --total-steps 500"
 
 
+def test_an_environment_without_a_version_is_the_newest() -> None:
+    assert plan("quick", algorithms=["ppo"], envs=["CartPole"], seeds=1).envs == ["CartPole-v1"]
+    assert planning._newest("Box", ["Box-v9", "Box-v10", "Boxes-v11", "Box-v1-v12"]) == "Box-v10"
+    with pytest.raises(UserError, match="preset quick has no CartPole-v0; did you mean 'CartPole-v1'"):
+        plan("quick", algorithms=[], envs=["CartPole-v0"], seeds=1)
+
+
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'CartPole-v1'"):
         plan("quick", algorithms=[], envs=["Cartpole-v1"], seeds=1)

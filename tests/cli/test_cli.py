@@ -1,14 +1,17 @@
 """The command line: what it prints, what it leaves behind, and how it refuses."""
 
 import contextlib
+import inspect
 import io
 import itertools
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -18,11 +21,13 @@ import imageio.v3 as imageio
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from probes import known_settings
 
 import zoo
-from zoo import registry
+from zoo import cli, registry, runs
 from zoo.algos.ppo import PPO
 from zoo.cli import main
+from zoo.cli.display import display, stages
 from zoo.config import field_info
 from zoo.settings import Run
 from zoo.taxonomy import AXES, CELLS
@@ -149,6 +154,9 @@ def test_lookup_algorithm_tells_its_facts(name: str) -> None:
     assert name in registry.lookup(facts["cell"])
     assert facts["actions"] == [space.__name__ for space in registry.load_class(name).spaces]
     assert f"zoo run {name} --env" in text
+    measured = registry.scores(name)
+    assert (facts["settings"], facts["tuned"]) == ([*entry.envs], [env for env in entry.envs if env in measured])
+    assert re.findall(r"(\S+) \(not measured\)", text) == [env for env in entry.envs if env not in measured]
 
 
 def test_show_says_where_each_value_came_from() -> None:
@@ -172,6 +180,12 @@ def test_show_without_environment_is_the_defaults(name: str) -> None:
     assert set(shown["sources"].values()) == {"default"}
     for part, cls in (("run", Run), ("config", registry.load_class(name).Config)):
         assert shown[part] == registry.to_json(cls())
+
+
+def test_settings_never_have_the_name_of_an_option() -> None:
+    options = {str(param.name) for command in (cli.run, cli.show) for param in [*command.extra, *command.params]}
+    arguments = inspect.signature(zoo.train).parameters.keys() - {"settings"}
+    assert (options | arguments | {"help"}) - field_info(Run).keys() == registry.RESERVED
 
 
 @each_algorithm
@@ -235,7 +249,9 @@ def test_run_fills_its_folder(finished: CompletedProcess[str]) -> None:
 @each_algorithm
 def test_run_every_algorithm(name: str, workplace: Path) -> None:
     env = "CartPole" if Discrete in registry.load_class(name).spaces else "Pendulum"
-    folder = output("run", name, "--env", env, *BRIEF, "--quiet").strip()
+    early = known_settings(name, learning_starts=8, train_every=8)
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in early.items()]
+    folder = output("run", name, "--env", env, *BRIEF, *flags, "--quiet").strip()
     assert Path(folder).parent == Path("runs")
     agent = zoo.load(folder)
     assert agent.name == name
@@ -244,6 +260,61 @@ def test_run_every_algorithm(name: str, workplace: Path) -> None:
 
 def test_quiet_prints_the_folder_and_nothing_else() -> None:
     assert output("run", "ppo", "--env", "CartPole", "--out", "here", "--quiet", *SMALL_PPO, *BRIEF) == "here\n"
+
+
+class Terminal(io.StringIO):
+    """What a terminal is sent."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "quiet", "expected"),
+    [
+        (io.StringIO, False, ["ppo on CartPole-v1, seed 1, 64 steps -> here", "compiling", "64/64 (100%)"]),
+        (Terminal, False, ["compiling", "ppo on CartPole-v1, seed 1, 64 steps -> here", "64 steps"]),
+        (io.StringIO, True, []),
+        (Terminal, True, []),
+    ],
+)
+def test_what_the_log_says_is_shown_before_the_first_row(
+    stream: type[io.StringIO], quiet: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    settings = runs.prepare("ppo", "CartPole", {"seed": 1, "total_steps": 64}, source="test")
+    with contextlib.redirect_stdout(stream()) as out, display(settings, Path("here"), quiet=quiet) as update:
+        logging.getLogger("zoo.training.compile").info("compiling the update")
+        time.sleep(0.5)  # until the panel is drawn again
+        update({"step": 64, "seconds": 1.0, "eval_return": 20.0})
+    places = [out.getvalue().find(text) for text in expected]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert ("eval_return" in out.getvalue()) is not quiet
+    logging.getLogger("zoo.training.compile").info("later")
+    assert "later" not in out.getvalue()
+    assert bool(out.getvalue()) is not quiet
+
+
+def test_an_early_end_is_said_with_the_check_that_decided(workplace: Path) -> None:
+    more = ["--stop-at", "1", "--eval-every", "32", "--out", "here"]
+    shown = output("run", "ppo", "--env", "CartPole", *SMALL_PPO, *BRIEF, *more)
+    check = json.loads((workplace / "here" / "metrics.jsonl").read_text().splitlines()[-1])["eval_return"]
+    assert f"stopped at   step 32, early: the check there has a return of {check:.1f}, and stop_at is 1\n" in shown
+    assert saved(workplace / "here" / "config.json")["run"]["stop_at"] == 1
+
+
+def test_run_starts_from_saved_weights(cartpole: Path, workplace: Path) -> None:
+    command = ["run", "ppo", "--env", "CartPole", "--quiet", *SMALL_PPO, *BRIEF, "--learning-rate", "1e-30"]
+    output(*command, "--out", "on", "--from", cartpole, "--seed", "2")
+    output(*command, "--out", "anew", "--seed", "2")
+    first, on, anew = (saved(at / "evaluation.json")["returns"] for at in (cartpole, Path("on"), Path("anew")))
+    assert first == on != anew
+    assert saved(workplace / "on" / "config.json")["init"] == str(cartpole)
+    refused("settings that differ: hidden", *command, "--from", cartpole, "--hidden", "9", "--out", "other")
+    refused("has algorithm = ppo, this run a2c", "run", "a2c", "--env", "CartPole", "--from", cartpole)
+    refused("observation_space", "run", "ppo", "--env", "Pendulum", "--from", cartpole)
+    refused("nowhere", *command, "--from", "nowhere")
 
 
 def test_console_script_in_a_process_of_its_own(workplace: Path) -> None:
@@ -292,13 +363,47 @@ def test_eval_of_the_best_agent_is_that_agent(cartpole: Path) -> None:
     assert shown["returns"] == zoo.evaluate(zoo.load(cartpole, "best"), "CartPole-v1", episodes=3).returns.tolist()
 
 
+def test_eval_and_watch_take_the_path_of_an_agent(
+    cartpole: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for which in ("final", "best"):
+        arguments = "--episodes", "3", "--json"
+        assert output("eval", cartpole / which, *arguments) == output("eval", cartpole, "--which", which, *arguments)
+    assert "->" in output("watch", cartpole / "best", "--video", "x.gif")
+    monkeypatch.chdir(cartpole / "best")
+    assert output("eval", ".", "--episodes", "3") == output("eval", cartpole, "--which", "best", "--episodes", "3")
+    monkeypatch.chdir(workplace)
+    zoo.load(cartpole).save("alone")
+    refused("alone is not a run's folder", "eval", "alone")
+    refused("is not a run's folder", "run", "--resume", cartpole / "best")
+
+
 def test_watch_writes_a_gif_of_the_first_evaluation_episode(cartpole: Path, workplace: Path) -> None:
     text = output("watch", cartpole, "--video", "x.gif")
-    assert text == f"return {saved(cartpole / 'evaluation.json')['returns'][0]:.1f} -> x.gif\n"
     assert (workplace / "x.gif").read_bytes().startswith(b"GIF8")
     frames = imageio.imread("x.gif")
+    first = saved(cartpole / "evaluation.json")["returns"][0]
+    begun = ["playing 1 episode", f"writing {len(frames)} pictures to x.gif"]
+    assert text.splitlines() == [*begun, f"return {first:.1f} -> x.gif"]
     assert frames.shape[1:] == (400, 600, 3)
     assert (frames[0] != frames[-1]).any()
+
+
+def test_watch_shows_a_terminal_what_it_is_at(cartpole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    with contextlib.redirect_stdout(Terminal()) as out, stages() as say:
+        say("writing 3 pictures to [bold]x.gif")
+        time.sleep(0.3)
+    assert "writing 3 pictures to [bold]x.gif" in out.getvalue()
+
+
+def test_watch_prints_nothing_of_pygame_and_sdl(cartpole: Path) -> None:
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "SDL_VIDEODRIVER", "SDL_AUDIODRIVER")
+    env = {name: value for name, value in os.environ.items() if name not in (*hidden, "PYGAME_HIDE_SUPPORT_PROMPT")}
+    command = [SCRIPT, "watch", cartpole, "--video", "x.gif"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["playing", "writing", "return"]
 
 
 def test_watch_shows_a_window_where_there_is_a_screen(cartpole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,6 +416,7 @@ def test_watch_without_a_screen_asks_for_a_video(cartpole: Path, monkeypatch: py
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     refused("--video", "watch", cartpole)
+    refused("nowhere is not a run's folder", "watch", "nowhere")
 
 
 # Mistakes
@@ -334,18 +440,32 @@ MISTAKES = {
     "run ppo --env Blackjack": "FlattenObservation",
     "run ppo": "--env ENV",
     "run poo --env CartPole": "did you mean 'ppo'?",
-    "run ppo CartPole": "CartPole",
+    "run ppo CartPole": "an environment is named by --env: zoo run ppo --env CartPole",
+    "run ppo CartPole --seed 1": "zoo run ppo --env CartPole",
+    "show ppo CartPole": "zoo show ppo --env CartPole",
+    "run ppo --env CartPole fast": "unexpected argument 'fast'; settings are flags: zoo run ppo --help",
+    "run --env CartPole": "which algorithm? Put it first: zoo run ALGORITHM --env CartPole",
+    "run --env CartPole ppo": "which algorithm? Put it first: zoo run ppo --env CartPole",
+    "run --gamma 0.9 --env CartPole": "zoo run ALGORITHM --gamma 0.9 --env CartPole",
+    "run --resum runs/x": "--resume",
+    "show --env CartPole": "which algorithm? Put it first: zoo show ALGORITHM --env CartPole",
+    "run ppo --env CartPole --lr 0.1": "no such option --lr; did you mean --learning-rate?",
+    "run ppo --env CartPole --no-normalise-obs": "did you mean --no-normalize-obs?",
+    "run ppo --env CartPole --xqzw 1": "zoo run ppo --help lists them",
     "run ppo --env CartPole --gama 0.9": "--gamma",
     "run ppo --env CartPole --gamma 1.5": "gamma = '1.5': input should be less than or equal to 1",
     "run ppo --env CartPole --gamma nan": "finite",
     "run ppo --env CartPole --gamma high": "valid number",
     "run ppo --env CartPole --total-steps 1.5": "valid integer",
+    "run dqn --env CartPole --total-steps 1000 --out here": "its first update comes at step 1,024",
     "run ppo --env CartPole --num-envs 0": "input should be greater than or equal to 1",
     "run ppo --env CartPole --seed -1": "greater than or equal to 0",
-    "run ppo --env CartPole --hidden 64,x": "hidden",
+    "run ppo --env CartPole --hidden 64,x": "write it as 64,64",
+    "run ppo --env CartPole --num-envs many": "write it as 100000, 100k or 1e5",
+    "run ppo --env CartPole --seed 1k5": "write it as 100000, 100k or 1e5",
     "run ppo --env CartPole --hidden 64,0": "hidden",
     "run ppo --env CartPole --vec asinc": "'async'",
-    "run ppo --env CartPole --device gpu": "device",
+    "run ppo --env CartPole --device gpu": "device = 'gpu': expected cpu, cuda or cuda:N",
     "run ppo --env CartPole --device cuda": "--device cpu",
     "run ppo --env CartPole --num-envs 1 --num-steps 16 --batch-size 64": "set batch_size to 16 or less",
     "run ppo --env CartPole --out /dev/null/here": "choose another --out",
@@ -363,9 +483,20 @@ MISTAKES = {
     "lookup --dat on": "--data",
     "lookup ppo --data on": "not both",
     "lookup": "--data on --target q",
+    "lookup value": "zoo lookup --strategy value",
+    "lookup ON": "zoo lookup --data on",
+    "lookup q": "zoo lookup --target q",
     "lst": "list",
+    "traim": "no such command 'traim'; did you mean 'run'?",
+    "evl runs/x": "did you mean 'eval'?",
+    "xqzw": "known: bench, crosscheck, diff, eval, list, lookup, run, show, watch",
     "bench --seeds 100000000 --dry-run": "--seeds",
     "bench --ray-address here --dry-run": "--engine ray",
+    "bench --algos , --dry-run": "--algos ',' names nothing",
+    "bench --envs= --dry-run": "--envs '' names nothing",
+    "bench speed --against ,": "--against ',' names nothing",
+    "bench --envs CartPol --dry-run": "did you mean 'CartPole-v1'?",
+    "bench --seeds many --dry-run": "--seeds",
     "list extra": "extra",
     "eval nowhere": "config.json",
     "eval": "RUN",

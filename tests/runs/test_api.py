@@ -1,5 +1,6 @@
 """Training by a call: of ids, factories and objects, of every space, and what comes back or is left when it fails."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import zoo
 from zoo import registry
+from zoo.buffers import ReplayBuffer
+from zoo.buffers.rows import allocate
 from zoo.errors import UserError
+from zoo.runs.assemble import first_update
+from zoo.spec import Spec
 from zoo.training.evaluation import evaluate
 
 
@@ -103,3 +108,42 @@ def test_a_run_that_fails_keeps_its_agent(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="broken"):
         zoo.train("a2c", Breaks, out=tmp_path / "run", **small("a2c") | {"total_steps": 10_000})
     assert zoo.load(tmp_path / "run").name == "a2c"
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 8])
+@pytest.mark.parametrize("train_every", [1, 4, 10])
+@pytest.mark.parametrize("learning_starts", [0, 7, 12, 30])
+def test_the_first_update_comes_where_a_replay_gives_its_first_batch(
+    learning_starts: int, train_every: int, num_envs: int
+) -> None:
+    spec = Spec(OBSERVATIONS["vector"], ACTIONS["discrete"])
+    when = {"learning_starts": learning_starts, "train_every": train_every}
+    replay = ReplayBuffer(spec, num_envs, torch.Generator(), capacity=100, batch_size=2, **when)
+    expected, step = first_update(replay), 0
+    while not list(replay.batches()):
+        replay.add(allocate(spec, num_envs), np.ones(num_envs, np.bool_))
+        step += num_envs
+    assert step == expected
+
+
+@pytest.mark.parametrize("name", ["dqn", "sac"])
+def test_a_run_that_would_end_before_its_first_update_is_refused(name: str, tmp_path: Path) -> None:
+    given = small(name, num_envs=3, learning_starts=50, train_every=8)  # 50 are passed at 51; 56 is reached at 57
+    env = "CartPole-v1" if name == "dqn" else "Pendulum-v1"
+    reason = rf"total_steps = 54: {name} .* step 57 \(learning_starts = 50, then an update every 8 steps\)"
+    with pytest.raises(UserError, match=reason):
+        zoo.train(name, env, out=tmp_path / "run", **given | {"total_steps": 54})
+    assert not (tmp_path / "run").exists()
+    zoo.train(name, env, out=tmp_path / "run", **given | {"total_steps": 55})
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["step"] == 57
+    assert "q_loss" in row
+
+
+ON_ROLLOUTS = [name for name in ALGORITHMS if "learning_starts" not in small(name)]
+
+
+@pytest.mark.parametrize("name", ON_ROLLOUTS)
+def test_whatever_needs_whole_rollouts_takes_one_however_few_steps_it_is_given(name: str, tmp_path: Path) -> None:
+    zoo.train(name, "CartPole-v1", out=tmp_path / "run", **small(name) | {"total_steps": 1})
+    assert "grad_norm" in json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])

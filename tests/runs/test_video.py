@@ -18,7 +18,7 @@ from numpy.random import SeedSequence
 
 from zoo import registry
 from zoo.cli import main
-from zoo.errors import StorageError, UserError
+from zoo.errors import EnvError, StorageError, UserError
 from zoo.runs.video import write
 from zoo.spec import Spec
 from zoo.storage.agent import Agent
@@ -104,6 +104,26 @@ def test_a_folder_that_is_not_there_is_found_before_anything_is_played(
     monkeypatch.setattr(Shades, "reset", lambda self, **_: pytest.fail("it plays"))
     with pytest.raises(UserError, match="nowhere cannot be opened: No such file"):
         write(agent, "Shades-v0", tmp_path / "nowhere" / "x.gif", episodes=1, seed=0)
+
+
+def test_a_folder_that_takes_no_file_is_found_before_anything_is_played(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shades, "reset", lambda self, **_: pytest.fail("it plays"))
+    tmp_path.chmod(0o500)
+    folder = tmp_path if os.geteuid() else Path("/proc")  # few places are unwritable for root
+    with pytest.raises(StorageError, match=r"x\.gif cannot be written: "):
+        write(agent, "Shades-v0", folder / "x.gif", episodes=1, seed=0)
+
+
+def test_an_episode_that_fails_closes_its_environment(agent: Agent, tmp_path: Path, monkeypatch: Any) -> None:
+    closed = []
+    monkeypatch.setattr(Shades, "render", lambda self: None)
+    monkeypatch.setattr(Shades, "close", lambda self: closed.append(self))
+    with pytest.raises(EnvError, match="rendered NoneType"):
+        write(agent, "Shades-v0", tmp_path / "x.gif", episodes=1, seed=0)
+    assert len(closed) == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [(".mp4", b"ftyp"), (".webm", b"webm")])

@@ -1,4 +1,4 @@
-"""`predict` and `evaluate` with deterministic=False act as a training does at its end, and leave a training alone."""
+"""How agents act with deterministic=False, which leaves a training alone, and how one takes another's weights."""
 
 import math
 from collections.abc import Callable
@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 from scipy.stats import chisquare, kstwobign, norm
 
 import zoo
-from zoo import registry
+from zoo import registry, runs
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
+from zoo.envs.normalize import ObsNormalizer
 from zoo.errors import UserError
 from zoo.parts.critics import Q
 from zoo.parts.networks import Policy
 from zoo.parts.squashed import Deterministic, SquashedPolicy
-from zoo.protocol import END, Progress
+from zoo.protocol import END, Optimizer, Progress
 from zoo.settings import resolve
 from zoo.spec import Spec
 from zoo.storage.agent import Agent
 from zoo.training.loop import Inline, Learner
+from zoo.training.weights import weights_of
 
 Array = NDArray[Any]
 Cdf = Callable[[Array], Array]
@@ -315,3 +317,79 @@ def test_an_episode_start_is_a_flag_for_all_or_for_each(started: Any) -> None:
 def test_another_episode_start_is_refused(started: Any) -> None:
     with pytest.raises(UserError, match=r"episode_start (has shape|is no array).*"):
         untrained("box").predict(np.zeros((2, 3)), episode_start=started)
+
+
+# Starting from another agent
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_an_agent_takes_all_weights_of_another_and_no_optimiser(name: str, form: type) -> None:
+    other, agent = make(name, SPACES[form]), beginner(name, SPACES[form])
+    for module in other.modules():
+        if isinstance(module, Optimizer):
+            for tensor in module.buffers():  # type: ignore[attr-defined]
+                tensor.add_(1)
+    before = {key: value.clone() for key, value in agent.state_dict().items()}
+    agent.start_from(other)
+    obs = np.array([0.3, -0.2, 0.5], np.float32)
+    np.testing.assert_array_equal(agent.predict(obs)[0], other.predict(obs)[0])
+    for key, value in agent.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key] if key in agent.weights() else before[key]), key
+    assert any("optimizer" in key for key in before.keys() - agent.weights().keys())
+    first = next(iter(other.algo.parameters()))
+    with torch.no_grad():
+        first.add_(1)  # they share nothing
+    assert not torch.equal(first, next(iter(agent.algo.parameters())))
+
+
+def beginner(name: str, space: Any, *, obs: Any = OBS, scale: bool = True, normalize: bool = False) -> Agent:
+    spec = Spec(obs, space, scale_actions=scale)
+    algo = registry.make(name, spec, registry.load_class(name).Config(hidden=(8,)), SeedSequence(1))
+    return Agent(name, algo, spec, ObsNormalizer(obs) if normalize else None)
+
+
+BOX = SPACES[spaces.Box]
+
+
+@pytest.mark.parametrize(
+    ("agent", "message"),
+    [
+        (lambda: beginner("a2c", BOX), "has algorithm = ppo, this run a2c"),
+        (lambda: beginner("ppo", BOX, normalize=True), "has normalize_obs = False, this run True"),
+        (lambda: beginner("ppo", BOX, scale=False), "has scale_actions = True, this run False"),
+        (lambda: beginner("ppo", SPACES[spaces.Discrete]), "trained for action_space"),
+        (lambda: beginner("ppo", BOX, obs=spaces.Box(-2, 2, (3,))), "trained for observation_space"),
+    ],
+)
+def test_what_differs_is_named_and_nothing_changes(agent: Callable[[], Agent], message: str) -> None:
+    mine = agent()
+    before = {key: value.clone() for key, value in mine.state_dict().items()}
+    with pytest.raises(UserError, match=message):
+        mine.start_from(beginner("ppo", BOX))
+    assert all(torch.equal(value, before[key]) for key, value in mine.state_dict().items())
+
+
+def test_observation_statistics_come_along_before_anything_is_observed() -> None:
+    given = {"seed": 0, "num_envs": 2, "num_steps": 8, "batch_size": 16, "total_steps": 64, "normalize_obs": True}
+    agent = zoo.train("ppo", "Pendulum-v1", **given, eval_episodes=0)
+    settings = runs.prepare("ppo", "Pendulum-v1", given, source="test")
+    learner, _ = runs.assemble(settings, "Pendulum-v1", SeedSequence(1), SeedSequence(2), agent)
+    assert isinstance(learner.source, Inline)
+    envs, saved = learner.source.envs, agent.obs_normalizer
+    assert saved is not None
+    raw = Envs(vectorize("Pendulum-v1", 2), SeedSequence(2)).reset()
+    saved.update(raw)
+    np.testing.assert_array_equal(envs.obs, saved(raw))
+    assert envs.obs_normalizer is not None
+    assert float(envs.obs_normalizer.count) == float(saved.count)
+    learner.source.close()
+
+
+def test_a_policy_that_lags_starts_from_the_same_weights() -> None:
+    agent = zoo.train("dqn", "CartPole-v1", seed=0, total_steps=10, hidden=(8,), eval_every=0, eval_episodes=0)
+    settings = runs.prepare("dqn", "CartPole-v1", {"lag": 3, "seed": 1, "hidden": (8,)}, source="test")
+    learner, _ = runs.assemble(settings, "CartPole-v1", SeedSequence(1), SeedSequence(2), agent)
+    assert isinstance(learner.source, Inline)
+    assert learner.source.copy is not None
+    np.testing.assert_array_equal(weights_of(learner.source.copy), weights_of(agent.algo))
+    learner.source.close()

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import struct
@@ -34,7 +35,7 @@ from zoo.runs.resumed import settings_of
 from zoo.spec import Spec
 from zoo.storage.agent import DESCRIPTION, WEIGHTS, Agent
 from zoo.storage.description import SPACE_LIMIT
-from zoo.storage.untrusted import TEXT_LIMIT
+from zoo.storage.untrusted import ROWS_LIMIT, TEXT_LIMIT
 
 BOX = spaces.Box(np.array([-1, -2, 0], np.float32), np.array([1, 2, np.inf], np.float32))
 ACTIONS = {"ppo": spaces.Box(-2, 2, (2,)), "dqn": spaces.Discrete(3, start=-1), "a2c": spaces.MultiDiscrete([2, 3])}
@@ -258,6 +259,42 @@ def test_a_wrong_json_file_is_named(case: str, file: str, folder: Path) -> None:
         return
     with pytest.raises(UserError, match=r"config\.json"):
         settings_of(folder)
+
+
+ROW = b'{"step": 10, "seconds": 0.5, "policy_loss": -1.0}\n'
+ROWS: dict[str, tuple[bytes, str]] = {
+    **{case: (ROW + text + b"\n", message) for case, (text, message) in TEXTS.items() if "schema" not in message},
+    "no object": (b"[1]\n", "line 1 is no row of metrics"),
+    "null": (ROW + b"null\n", "line 2 is no row of metrics"),
+    "many keys": (b"{}\n", "line 1 is no row of metrics"),
+    "too long": (b" " * (ROWS_LIMIT + 1), f"more than {ROWS_LIMIT:,} bytes"),
+    "text": (ROW.replace(b"-1.0", b'"[bold]"'), "line 1 is no row of metrics"),
+    "overflow": (ROW.replace(b"-1.0", b"1e999"), "line 1 is no row of metrics"),
+    "a large step": (ROW.replace(b"10", b"9" * 400), "line 1 is no row of metrics"),
+    "no step": (ROW.replace(b'"step": 10, ', b""), "line 1 is no row of metrics"),
+    "an empty line": (b"\n" + ROW, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_wrong_rows_spoil_the_history_alone(case: str, folder: Path) -> None:
+    text, message = ROWS[case]
+    (folder / "metrics.jsonl").write_bytes(text)
+    agent = zoo.load(folder)
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
+        _ = agent.history
+    assert "metrics.jsonl" in str(raised.value)
+    assert len(str(raised.value)) < 700
+    assert "\n" not in str(raised.value)
+
+
+def test_a_row_under_way_is_left_out_and_links_are_not_followed(folder: Path, tmp_path: Path) -> None:
+    (folder / "metrics.jsonl").write_bytes(ROW + ROW[:-9])
+    assert zoo.load(folder).history == [{"step": 10, "seconds": 0.5, "policy_loss": -1.0}]
+    (folder / "metrics.jsonl").rename(tmp_path / "elsewhere.jsonl")
+    (folder / "metrics.jsonl").symlink_to(tmp_path / "elsewhere.jsonl")
+    with pytest.raises(UserError, match="not a plain file"):
+        _ = zoo.load(folder).history
 
 
 # Memory

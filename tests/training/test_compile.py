@@ -438,3 +438,17 @@ def test_the_way_round_costs_less_than_a_microsecond() -> None:
     step = zoo.training.compile._or_plain(algo, algo.step, "auto")
     best = [min(timeit.repeat(lambda f=f: f(1, 2), number=10_000, repeat=20)) / 10_000 for f in (algo.step, step)]
     assert best[1] - best[0] < 1e-6
+
+
+def test_the_log_is_told_once_before_the_first_compilation(caplog: pytest.LogCaptureFixture) -> None:
+    algo, told = Scaling(2), []
+    caplog.set_level("INFO", logger="zoo")
+
+    def compiled(x: Tensor) -> Tensor:
+        told.append(list(caplog.messages))
+        return x
+
+    step = zoo.training.compile._or_plain(algo, compiled, "auto")
+    step(torch.ones(1))
+    step(torch.ones(1))
+    assert told == [["compiling the update (once; cached)"]] * 2

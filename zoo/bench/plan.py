@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -125,6 +127,7 @@ def plan(preset: str, *, algorithms: list[str], envs: list[str], seeds: int | No
     chosen = presets()[preset]
     for name in algorithms:
         registry.get(name)
+    envs = [_newest(env, chosen.envs) for env in envs]
     unknown = [env for env in envs if env not in chosen.envs]
     if unknown:
         raise UserError(f"preset {preset} has no {unknown[0]}{nearest(unknown[0], chosen.envs)}")
@@ -145,6 +148,12 @@ def plan(preset: str, *, algorithms: list[str], envs: list[str], seeds: int | No
         if seed < counts[env] and (name, env) not in unsupported and (name or not seed)
     ]
     return Plan(env_ids, rows, jobs, unsupported)
+
+
+def _newest(name: str, known: Iterable[str]) -> str:
+    """Return `name`, or the newest version among the known where it names none."""
+    versions = [env for env in known if re.fullmatch(rf"{re.escape(name)}-v\d+", env)]
+    return max(versions, key=lambda env: int(env.rpartition("-v")[2]), default=name)
 
 
 def twinned() -> set[str]:

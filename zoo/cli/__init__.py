@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -11,10 +12,25 @@ from zoo.cli.diff import diff
 from zoo.cli.output import standard_streams
 from zoo.cli.taxonomy import list_, lookup
 from zoo.cli.train import evaluate, run, show, watch
-from zoo.errors import Interrupted, RunError, UserError
+from zoo.errors import Interrupted, RunError, UserError, closest
+
+# What other programs call these commands.
+WORDS = {"train": "run", "learn": "run", "play": "watch", "enjoy": "watch", "benchmark": "bench"}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The commands; an unknown one is refused with the nearest."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            match = closest(args[0], {*self.commands, *WORDS})
+            known = f"known: {', '.join(sorted(self.commands))}"
+            hint = known if match is None else f"did you mean {WORDS.get(match, match)!r}?"
+            raise UserError(f"no such command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="actor-critic-zoo", prog_name="zoo")
 def cli() -> None:
     """Actor-critic algorithms on a cube of three questions: strategy x data x target.

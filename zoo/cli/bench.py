@@ -11,7 +11,7 @@ from rich.table import Table
 
 from zoo.bench import escape
 from zoo.cli.display import console
-from zoo.cli.options import NewFile
+from zoo.cli.options import Count, NewFile, name_list
 from zoo.cli.output import dispensable_output
 from zoo.cli.sweep import announce, list_jobs, tell_failed, train
 from zoo.errors import UserError
@@ -36,8 +36,8 @@ def _with_ray(ctx: click.Context, param: click.Parameter, address: str | None) -
 @click.option("--preset", type=click.Choice(PRESETS), default="quick", help="How much.  [quick]")
 @click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
 @click.option("--envs", metavar="A,B", help=f"Environments of the preset. {NAMES}")
-@click.option("--seeds", type=click.IntRange(min=1, max=1000), help="Seeds of each; the preset says how many.")
-@click.option("--jobs", type=click.IntRange(min=1), default=2, help="Runs at the same time, one thread each.  [2]")
+@click.option("--seeds", type=Count(min=1, max=1000), help="Seeds of each; the preset says how many.")
+@click.option("--jobs", type=Count(min=1), default=2, help="Runs at the same time, one thread each.  [2]")
 @click.option("--against", type=click.Choice(["sb3"]), help="Train Stable-Baselines3's twins beside the entries.")
 @click.option(
     "--engine", type=click.Choice(["local", "ray"]), default="local", is_eager=True, help="Where jobs run.  [local]"
@@ -78,8 +78,9 @@ def bench(
     from zoo.bench.plan import plan
     from zoo.bench.store import Store
 
-    sweep = plan(preset, algorithms=_split(algos), envs=_split(envs), seeds=seeds, against=against)
-    compared = _pair(pair, sweep) if pair else None
+    names = {"algorithms": name_list("--algos", algos), "envs": name_list("--envs", envs)}
+    sweep = plan(preset, **names, seeds=seeds, against=against)
+    compared = None if pair is None else _pair(pair, sweep)
     with dispensable_output(out) as say, open_folder(out, make=True) as folder:
         store = Store(folder)
         if dry_run:
@@ -98,7 +99,7 @@ def bench(
 @bench.command()
 @click.option("--against", metavar="A,B", default="sb3", help="Peers to measure beside: sb3, sbx; or none.  [sb3]")
 @click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
-@click.option("--repeat", type=click.IntRange(min=1), default=9, help="Turns of each side.  [9]")
+@click.option("--repeat", type=Count(min=1), default=9, help="Turns of each side.  [9]")
 @click.option("--json", "file", type=NewFile(), metavar="FILE", help="Write it there.")
 def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> None:
     """Measure env-steps a second while learning, beside peers with the same settings and beside the machine's limits.
@@ -107,7 +108,7 @@ def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> No
     """
     from zoo.bench import speed as stopwatch
 
-    peers = [] if against == "none" else _split(against)
+    peers = [] if against == "none" else name_list("--against", against)
     for name in peers:
         if name not in ("sb3", "sbx"):
             raise UserError(f"--against {name}: expected sb3, sbx, both with a comma, or none")
@@ -116,7 +117,7 @@ def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> No
     table = Table(*stopwatch.header(peers), title="steps a second while learning, median of turns")
     results = []
     say = console(stderr=True).print
-    for measured in stopwatch.measure(_split(algos), against=peers, repeat=repeat, say=say):
+    for measured in stopwatch.measure(name_list("--algos", algos), against=peers, repeat=repeat, say=say):
         table.add_row(*map(escape.terminal, stopwatch.row(measured, peers)))
         results.append(measured.to_json())
         if file is not None:
@@ -125,13 +126,9 @@ def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> No
     console().print(table)
 
 
-def _split(text: str | None) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()] if text else []
-
-
 def _pair(text: str, sweep: "Plan") -> tuple[str, str]:
     """Parse two rows of a sweep's table. Raises UserError if the table has no such rows."""
-    names = _split(text)
+    names = name_list("--pair", text)
     if len(names) != 2:
         raise UserError(f"--pair {text!r}: expected two rows of the table, as in ppo,a2c or ppo,sb3/ppo")
     one, other = (name if "/" in name or name == "random" else f"zoo/{name}" for name in names)

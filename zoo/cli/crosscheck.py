@@ -13,7 +13,7 @@ from rich.table import Table
 from zoo import registry
 from zoo.bench import escape
 from zoo.cli.display import console
-from zoo.cli.options import NewFile
+from zoo.cli.options import Count, NewFile
 from zoo.cli.output import dispensable_output
 from zoo.cli.sweep import announce, tell_failed, train
 from zoo.storage.files import open_folder
@@ -26,8 +26,8 @@ from zoo.storage.files import open_folder
     type=click.Choice(["1", "2", "3"]),
     help="1: the same data; 2: the same update; 3: the same curve, hours of training.  [1 and 2]",
 )
-@click.option("--seeds", type=click.IntRange(min=2), help="Rung 3: seeds on each side.  [10, on CartPole 30]")
-@click.option("--jobs", type=click.IntRange(min=1), default=2, help="Rung 3: runs at the same time.  [2]")
+@click.option("--seeds", type=Count(min=2), help="Rung 3: seeds on each side.  [10, on CartPole 30]")
+@click.option("--jobs", type=Count(min=1), default=2, help="Rung 3: runs at the same time.  [2]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

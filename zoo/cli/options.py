@@ -1,5 +1,6 @@
 """Flags made from the fields of the settings, one for each, with the field's own help text."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ import click
 from pydantic.fields import FieldInfo
 
 from zoo import registry
-from zoo.config import describe, field_info
-from zoo.errors import UserError
+from zoo.config import describe, field_info, whole_number
+from zoo.errors import UserError, closest
 from zoo.settings import Run
 
 
@@ -53,8 +54,44 @@ class NewFile(click.Path):
         return path
 
 
+class Count(click.IntRange):
+    """A whole number, which may be written as 1e3 or 1k."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        return super().convert(whole_number(value) if isinstance(value, str) else value, param, ctx)
+
+
+def name_list(flag: str, text: str | None) -> list[str]:
+    """The names in `A,B`; none if the flag was left out. Raises UserError if it was given without a name."""
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise UserError(f"{flag} {text!r} names nothing; expected names with commas between them, or leave it out")
+    return names
+
+
 class AlgorithmCommand(click.Command):
     """A command for one algorithm: the flags of the run, then those of the algorithm's Config, made when needed."""
+
+    allow_extra_args = True  # they are refused with a better hint than click's
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            extra = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise UserError(f"no such option {error.option_name}{self._hint(ctx, error.option_name)}") from None
+        if extra and not ctx.resilient_parsing:
+            usage = f"an environment is named by --env: {ctx.command_path} --env {shlex.quote(extra[0])}"
+            settings = f"settings are flags: {ctx.command_path} --help"
+            raise UserError(f"unexpected argument {extra[0]!r}; {settings if ctx.params['env'] else usage}")
+        return extra
+
+    def _hint(self, ctx: click.Context, flag: str) -> str:
+        """The flag that was meant, or where all are listed."""
+        flags = [each for param in self.get_params(ctx) for each in (*param.opts, *param.secondary_opts)]
+        names = {each.lstrip("-").replace("-", "_"): each for each in flags}
+        name = closest(flag.lstrip("-").replace("-", "_"), names)
+        return f"; {ctx.command_path} --help lists them" if name is None else f"; did you mean {names[name]}?"
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         config = registry.load_class(str(self.name)).Config
@@ -81,6 +118,19 @@ class AlgorithmGroup(click.Group):
         super().__init__(*args, **kwargs)
         self.action, self.extra = action, extra
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            mine = {flag for option in self.extra for flag in option.opts}
+            settings = {f"--{name.replace('_', '-')}" for name in field_info(Run)}
+            if error.possibilities and error.option_name not in mine | settings:
+                raise
+        name = next((word for word in given if word in registry.load().algorithms), None)
+        rest = shlex.join(word for word in given if word != name)
+        raise UserError(f"which algorithm? Put it first: {ctx.command_path} {name or 'ALGORITHM'} {rest}")
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(registry.load().algorithms)
 
@@ -103,8 +153,8 @@ def _split(given: dict[str, Any], own: set[str | None]) -> dict[str, Any]:
 
 
 def require_env(algorithm: str, env: str | None) -> str:
-    """The environment, or a UserError that lists those with tuned settings."""
+    """The environment, or a UserError that lists those for which the registry has settings."""
     if env is None:
-        tuned = ", ".join(registry.get(algorithm).envs)
-        raise UserError(f"which environment? Add --env ENV, for example one that {algorithm} is tuned for: {tuned}")
+        known = ", ".join(registry.get(algorithm).envs)
+        raise UserError(f"which environment? Add --env ENV{f', for example {known}' if known else ''}")
     return env

@@ -64,6 +64,9 @@ def lookup(what: str | None, strategy: str | None, data: str | None, target: str
 
 def _lookup_algorithm(name: str, as_json: bool) -> None:
     known = registry.load().algorithms
+    axis = next((axis for axis, cls in AXES.items() if name.lower() in [*cls]), None)
+    if name not in known and axis is not None:
+        raise UserError(f"{name!r} is one value of an axis; its cells: zoo lookup --{axis} {name.lower()}")
     if name not in known:
         raise UserError(f"{name!r} is neither a cell (strategy/data/target) nor an algorithm{nearest(name, known)}")
     facts = algorithm_json(name)
@@ -74,10 +77,11 @@ def _lookup_algorithm(name: str, as_json: bool) -> None:
     for axis, cls in AXES.items():
         value = getattr(registry.load().cell_of(name), axis)
         click.echo(f"  {axis:9} {value:7} {(cls.__doc__ or '').strip()}")
-    for label in ("equation", "paper", "source", "actions", "tuned"):
-        value = facts[label]
-        click.echo(f"  {label:9} {', '.join(value) if isinstance(value, list) else value}")
-    click.echo(f"  next      zoo run {name} --env {next(iter(facts['tuned']), 'ENV')}")
+    settings = [env if env in facts["tuned"] else f"{env} (not measured)" for env in facts["settings"]]
+    for label, value in (facts | {"settings": settings or "defaults"}).items():
+        if label in ("equation", "paper", "source", "actions", "settings"):
+            click.echo(f"  {label:9} {', '.join(value) if isinstance(value, list) else value}")
+    click.echo(f"  next      zoo run {name} --env {next(iter(facts['settings']), 'ENV')}")
 
 
 def cell_json(cell: Cell) -> dict[str, Any]:
@@ -92,8 +96,8 @@ def cell_json(cell: Cell) -> dict[str, Any]:
 
 
 def algorithm_json(name: str) -> dict[str, Any]:
-    """An algorithm as plain data."""
-    entry = registry.get(name)
+    """An algorithm as plain data; `tuned` are the environments whose settings have a score on record."""
+    entry, measured = registry.get(name), registry.scores(name)
     return {
         "algorithm": name,
         "title": entry.title,
@@ -103,5 +107,6 @@ def algorithm_json(name: str) -> dict[str, Any]:
         "class": entry.path,
         "source": entry.source,
         "actions": [space.__name__ for space in registry.load_class(name).spaces],
-        "tuned": list(entry.envs),
+        "settings": list(entry.envs),
+        "tuned": [env for env in entry.envs if env in measured],
     }

@@ -1,8 +1,6 @@
 """zoo run, eval, watch and show."""
 
 import json
-import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +13,8 @@ import click
 from rich.table import Table
 
 from zoo import registry
-from zoo.cli.display import Row, console, display
-from zoo.cli.options import AlgorithmGroup, NewFile, flag, require_env
+from zoo.cli.display import console, stages
+from zoo.cli.options import AlgorithmGroup, Count, NewFile, flag, require_env
 from zoo.cli.output import dispensable_output
 from zoo.config import field_info
 from zoo.errors import UserError
@@ -25,6 +23,7 @@ from zoo.settings import Run, Settings, resolve
 if TYPE_CHECKING:
     from zoo.envs.task import Task
     from zoo.runs.recorder import Result
+    from zoo.storage.untrusted import Row
     from zoo.training.evaluation import Evaluation
 
 PRESET = click.Option(["--preset"], metavar="NAME", help="Settings of the registry under the tuned ones: sb3.")
@@ -43,6 +42,7 @@ def _run(
     env: str | None = None,
     preset: str | None = None,
     out: Path | None = None,
+    init: Path | None = None,
     checkpoint_every: str | None = None,
     quiet: bool = False,
 ) -> None:
@@ -53,7 +53,7 @@ def _run(
     settings = runs.prepare(algorithm, env, overrides, source="command line", preset=preset)
     folder = out or runs.default_folder(settings)
     every = EVERY if checkpoint_every is None else checkpoint_every
-    train = partial(runs.run, settings, env, out=folder, checkpoint_every=every)
+    train = partial(runs.run, settings, env, out=folder, init=init, checkpoint_every=every)
     _watched(train, settings, folder, quiet=quiet)
 
 
@@ -86,10 +86,12 @@ def _resume(
 
 def _watched(train: Callable[..., "Result"], settings: Settings, folder: Path, *, quiet: bool) -> None:
     """Train, and show rows and result until standard output goes away."""
+    from zoo.runs.display import display
+
     with dispensable_output(folder) as say, _warnings_as_lines():
         with display(settings, folder, quiet=quiet) as update:
 
-            def on_row(row: Row) -> None:
+            def on_row(row: "Row") -> None:
                 update(row)
                 say(f"step {row['step']:,}")
 
@@ -118,6 +120,8 @@ def _report(result: "Result", folder: Path, *, quiet: bool) -> None:
 
 def _summarise(result: "Result", folder: Path) -> None:
     click.echo(f"trained in   {timedelta(seconds=round(result.seconds))} ({result.seconds:.1f} s)")
+    if result.stopped is not None:
+        click.echo(f"stopped at   {result.stopped}")
     if result.evaluation is not None:
         click.echo(f"evaluation   {_describe(result.evaluation)}")
     click.echo(f"saved in     {folder}")
@@ -143,6 +147,12 @@ run = AlgorithmGroup(
         ENV,
         PRESET,
         click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one."),
+        click.Option(
+            ["--from", "init"],
+            type=click.Path(path_type=Path),
+            metavar="RUN",
+            help="Start from a saved agent's weights.",
+        ),
         CHECKPOINT,
         QUIET,
     ],
@@ -179,11 +189,10 @@ def _show(
     if json:
         click.echo(_dump(settings.to_json()))
         return
-    tuned = registry.get(algorithm).envs
-    if env in tuned:
-        title = f"{algorithm} on {env}"
-    else:
-        title = f"{algorithm}{f' on {env}' if env else ''}: defaults (tuned for {', '.join(tuned)})"
+    known = registry.get(algorithm).envs
+    title = f"{algorithm} on {env}" if env else algorithm
+    if env not in known:
+        title += f": defaults (the registry has settings for {', '.join(known) or 'no environment'})"
     table = Table("setting", "value", "from", "what it is", title=title, title_justify="left")
     for owner in (settings.run, settings.config):
         for name, field in field_info(type(owner)).items():
@@ -215,12 +224,12 @@ RUN = click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 WHICH = click.option(
     "--which", type=click.Choice(["final", "best", "last"]), default="final", help="Which agent.  [final]"
 )
-SEED = click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the episodes.  [0]")
+SEED = click.option("--seed", type=Count(min=0), default=0, help="Seed of the episodes.  [0]")
 
 
 @click.command("eval")
 @RUN
-@click.option("--episodes", type=click.IntRange(min=1), default=100, help="How many episodes.  [100]")
+@click.option("--episodes", type=Count(min=1), default=100, help="How many episodes.  [100]")
 @SEED
 @WHICH
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -241,15 +250,14 @@ def _recorded(run: Path, env: str | None, given: dict[str, Any]) -> tuple[dict[s
     """Return the record of a run's folder and what makes its environment."""
     from zoo import runs
 
-    record = runs.settings_of(run)
-    return record, runs.recorded_task(
-        run, record, env, {key: value for key, value in given.items() if value is not None}
-    )
+    folder = runs.run_of(run)
+    record, named = runs.settings_of(folder), {key: value for key, value in given.items() if value is not None}
+    return record, runs.recorded_task(folder, record, env, named)
 
 
 @click.command()
 @RUN
-@click.option("--episodes", type=click.IntRange(min=1), default=1, help="How many episodes.  [1]")
+@click.option("--episodes", type=Count(min=1), default=1, help="How many episodes.  [1]")
 @SEED
 @WHICH
 @click.option("--video", type=NewFile(), metavar="FILE", help="Write a .gif or .mp4 file instead.")
@@ -258,12 +266,10 @@ def watch(run: Path, episodes: int, seed: int, which: str, video: Path | None, e
     from zoo import runs
     from zoo.runs.video import play, write
 
-    screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if video is None and not screen:
-        raise UserError("there is no screen here; add --video FILE.gif to write what a window would show")
     (_, task), agent = _recorded(run, env, given), runs.load(run, which)
     if video is not None:
-        returns = write(agent, task, video, episodes=episodes, seed=seed)
+        with stages() as say:
+            returns = write(agent, task, video, episodes=episodes, seed=seed, say=say)
     else:
         returns = play(agent, task, episodes=episodes, seed=seed)
     click.echo(f"return {', '.join(f'{value:.1f}' for value in returns)}{f' -> {video}' if video else ''}")

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from inspect import signature
 from typing import Any, cast
 
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.random import SeedSequence
@@ -16,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from zoo.config import schedule
 from zoo.crosscheck.sb3 import COUNTERPARTS, arguments
+from zoo.runs import task_of
 from zoo.settings import Settings
 from zoo.spec import Array, Spec
 from zoo.storage.agent import Agent
@@ -51,7 +51,7 @@ def train(settings: Settings, on_row: Callable[[dict[str, float]], None] = lambd
     trained.learn(run.total_steps, callback=callback)
     callback.check()
     seconds = time.monotonic() - started
-    evaluation = evaluate(agent, settings.env, episodes=run.eval_episodes)
+    evaluation = evaluate(agent, task_of(settings), episodes=run.eval_episodes)
     parameters = sum(p.numel() for p in trained.policy.parameters() if p.requires_grad)
     return Trained(evaluation, seconds, parameters, ignored(settings))
 
@@ -67,7 +67,7 @@ def model(settings: Settings, classes: Mapping[str, Any] | None = None) -> Any:
     """Make their model, untrained, on environments of its own; `classes` are those of another library, by entry."""
     run = settings.run
     torch.set_num_threads(run.threads)
-    env: Any = DummyVecEnv([lambda: gym.make(settings.env)] * run.num_envs)
+    env: Any = DummyVecEnv([task_of(settings)] * run.num_envs)
     spec = Spec(env.observation_space, env.action_space, scale_actions=False)
     if run.normalize_obs or run.normalize_reward:
         gamma = settings.config.gamma
@@ -122,7 +122,7 @@ class _Checks(BaseCallback):
         """Evaluate now."""
         run = self.settings.run
         every = run.eval_every or run.total_steps
-        found = evaluate(self.agent, self.settings.env, episodes=run.validation_episodes, seed=self.seeds).mean
+        found = evaluate(self.agent, task_of(self.settings), episodes=run.validation_episodes, seed=self.seeds).mean
         self.on_row({"step": self.num_timesteps, "eval_return": found})
         self.next_check = self.num_timesteps - self.num_timesteps % every + every
 

@@ -1,9 +1,9 @@
 """Runs and their folders: settings resolved, an agent trained, everything about it written down."""
 
-from zoo.runs.api import load, log_every, resume, run, train
+from zoo.runs.api import load, log_every, resume, run
 from zoo.runs.assemble import assemble
 from zoo.runs.prepare import default_folder, prepare, task_of
-from zoo.runs.resumed import recorded_task, resumed_settings, settings_of
+from zoo.runs.resumed import recorded_task, resumed_settings, run_of, settings_of
 
 __all__ = [
     "assemble",
@@ -15,7 +15,7 @@ __all__ = [
     "resume",
     "resumed_settings",
     "run",
+    "run_of",
     "settings_of",
     "task_of",
-    "train",
 ]

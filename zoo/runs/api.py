@@ -28,39 +28,18 @@ from zoo.machine import torch_settings
 from zoo.runs import checkpoint
 from zoo.runs.assemble import assemble
 from zoo.runs.checkpointer import EVERY, Checkpointer, interval
-from zoo.runs.prepare import check_possible, prepare, task_of
-from zoo.runs.recorder import Recorder, Result, Row
-from zoo.runs.resumed import _changes, resumed_settings, settings_of
+from zoo.runs.prepare import check_possible, task_of
+from zoo.runs.recorder import Recorder, Result, Stop
+from zoo.runs.resumed import _changes, resumed_settings, run_of, settings_of
 from zoo.runs.stopping import Interrupter, Stopper
 from zoo.settings import Settings
 from zoo.storage.agent import Agent
 from zoo.storage.files import Folder, open_folder
 from zoo.storage.load import load_agent
-from zoo.storage.untrusted import Budget
+from zoo.storage.untrusted import Budget, Row
 from zoo.training.loop import Learner
 
-
-def train(
-    algorithm: str,
-    env: EnvLike,
-    *,
-    out: str | Path | None = None,
-    preset: str | None = None,
-    checkpoint_every: str | int = EVERY,
-    **settings: Any,
-) -> Agent:
-    """Train `algorithm` on `env` and return the agent; `settings` are any of the run's or the algorithm's own.
-
-    `env` is an id ("Pendulum" means the newest version), an id of a package that is to be imported ("package:Name-v0"),
-    a function or class in a file ("path/to/file.py:make_env"), a function that makes an environment, or an environment
-    (alone, and so with the defaults rather than settings tuned for several).
-    `preset` names settings of the registry that give way to those tuned for `env`: "sb3" is Stable-Baselines3's way.
-    With `out`, the run is written into that folder, which must be new, with a checkpoint every so many steps, or
-    minutes ("5min"), from which `resume` goes on. Raises UserError (a ValueError), which names a wrong setting, before
-    anything is trained.
-    """
-    prepared = prepare(algorithm, env, settings, source="argument", preset=preset)
-    return run(prepared, env, out=None if out is None else Path(out), checkpoint_every=checkpoint_every).agent
+OnRow = Callable[[Row], object]  # ends the run by returning False
 
 
 def resume(
@@ -69,7 +48,7 @@ def resume(
     *,
     total_steps: int | None = None,
     checkpoint_every: str | int = EVERY,
-    on_row: Callable[[Row], None] = lambda row: None,
+    on_row: OnRow = lambda row: None,
     **repeated: Any,
 ) -> Result:
     """Go on with the run in `folder` from its newest checkpoint, as if it had never stopped.
@@ -78,8 +57,10 @@ def resume(
     stranger's, so what would talk to a cluster, start more than this machine has cores for, or run code, must be asked
     for by the caller, too. `env` is needed where the run was not trained on the bare id of an environment.
     `total_steps` replaces the run's own: what follows the fraction of the run that is done (learning rates,
-    exploration) then follows the new one. Warnings say
-    what makes the run differ from an uninterrupted one. Raises UserError if no checkpoint is whole, or if none fits.
+    exploration) then follows the new one. A run that was stopped early goes on, too, without the `stop_at` that ended
+    it; `on_row` may stop it by returning False. Warnings say what makes the run differ from an uninterrupted one.
+
+    Raises UserError if no checkpoint is whole, or none fits.
     """
     folder = Path(folder)
     settings = resumed_settings(folder, total_steps, repeated, env=env)
@@ -96,13 +77,14 @@ def run(
     out: Path | None = None,
     checkpoint_every: str | int = EVERY,
     resumed: bool = False,
-    on_row: Callable[[Row], None] = lambda row: None,
+    init: Agent | str | Path | None = None,
+    on_row: OnRow = lambda row: None,
 ) -> Result:
-    """Train, evaluate and save as `settings` say; `on_row` sees each row of metrics as it is written.
+    """Train, evaluate and save as `settings` say; `on_row` sees each row as it is written, and ends the run by False.
 
-    `env`, a function or an environment, takes the place of the name in `settings`.
-    With `resumed`, `out` is the folder of a run that goes on from its newest checkpoint.
-
+    `env`, a function or an environment, takes the place of the name in `settings`. `init` is an agent, or the folder of
+    one, whose weights training starts from. With `resumed`, `out` is the folder of a run that goes on from its newest
+    checkpoint.
     All randomness comes from the seed, in streams that share nothing: weights and noise, training episodes,
     evaluations for the best agent. The final evaluation has seeds of its own, the same for every run.
     """
@@ -112,8 +94,8 @@ def run(
     eval_task = replace(task, env=copy.deepcopy(task.env)) if isinstance(task.env, gym.Env) else task
     # The settings of a run that is resumed may be a stranger's: its networks must fit the size of its checkpoint.
     with _budget(out) if resumed and out is not None else nullcontext():
-        learner, agent = assemble(settings, task, make_stream, train_stream)
-    recorder = Recorder(settings, agent, eval_task, validation_stream, started)
+        learner, agent = assemble(settings, task, make_stream, train_stream, init=_loaded(init))
+    recorder = Recorder(settings, agent, eval_task, validation_stream, started, _origin(init))
     with ExitStack() as stack:
         stack.callback(learner.source.close)
         stack.enter_context(torch_settings(settings.run.threads, settings.run.precision))
@@ -121,7 +103,7 @@ def run(
             interrupter = Interrupter()
             stack.enter_context(interrupter.listening())
             return _train(learner, recorder, interrupter, on_row)
-        folder = stack.enter_context(_locked(out, resumed=resumed))
+        folder, agent.run = stack.enter_context(_locked(out, resumed=resumed)), out.absolute()
         checkpointer = Checkpointer(folder, learner, recorder, every)
         stack.enter_context(checkpointer.listening())
         for line in checkpointer.resume() if resumed else []:
@@ -153,18 +135,35 @@ def _budget(path: Path) -> Iterator[None]:
         yield
 
 
-def _train(learner: Learner, recorder: Recorder, stopper: Stopper, on_row: Callable[[Row], None]) -> Result:
+def _loaded(init: Agent | str | Path | None) -> Agent | None:
+    if init is not None and not isinstance(init, Agent | str | Path):
+        raise UserError(f"init is a {type(init).__name__}; expected an agent, or the folder of one or of its run")
+    return load(init) if isinstance(init, str | Path) else init
+
+
+def _origin(init: Agent | str | Path | None) -> str | None:
+    """Say where a run's first weights are from, for its record."""
+    return f"an agent of {init.name}" if isinstance(init, Agent) else None if init is None else str(init)
+
+
+def _train(learner: Learner, recorder: Recorder, stopper: Stopper, on_row: OnRow) -> Result:
     settings = recorder.settings
     steps, every = settings.run.total_steps, log_every(settings)
     try:
         reports = learner.reports(total_steps=steps, log_every=every, on_step=stopper.on_step)
         for row in recorder.rows(reports, stopper.heed):
-            on_row(row)
+            if on_row(row) is False:
+                break
         stopper.save()
-        return recorder.finish(stopper.heed)
+        return recorder.finish(stopper.heed, None if learner.finished(steps) else _stop(learner, recorder))
     except BaseException:
         recorder.rescue()
         raise
+
+
+def _stop(learner: Learner, recorder: Recorder) -> Stop:
+    reached = recorder.reached()
+    return Stop(learner.step, "stop_at" if reached else "on_row", reached or "on_row returned False")
 
 
 def log_every(settings: Settings) -> int:
@@ -177,7 +176,10 @@ def load(folder: str | Path, which: str = "final") -> Agent:
 
     `which` is final or best; a run that stopped early has only last.
     """
-    with open_folder(Path(folder)) as run:
+    path = Path(folder)
+    with open_folder(path) as run:
         kept = [name for name in (which, "last") if run.exists(name)]
         with run.folder(kept[0]) if kept else nullcontext(run) as folder_of_agent:
-            return load_agent(folder_of_agent)
+            agent = load_agent(folder_of_agent)
+    agent.run = run_of(path).absolute()
+    return agent

@@ -10,12 +10,13 @@ from zoo import registry
 from zoo.actors.cluster import Cluster
 from zoo.actors.processes import Processes
 from zoo.actors.remote import Assignment, Remote
+from zoo.buffers import ReplayBuffer
 from zoo.envs.autoreset import autoreset_mode
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
 from zoo.envs.normalize import ObsNormalizer, RewardNormalizer
 from zoo.envs.task import Task
-from zoo.errors import UserError
+from zoo.errors import UserError, told
 from zoo.protocol import Algorithm, Buffer, Discounted, Source
 from zoo.settings import Settings
 from zoo.spec import Spec
@@ -26,26 +27,48 @@ from zoo.training.loop import Inline, Learner
 
 
 def assemble(
-    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence
+    settings: Settings,
+    task: Task,
+    make_stream: SeedSequence,
+    train_stream: SeedSequence,
+    *,
+    init: Agent | None = None,
 ) -> tuple[Learner, Agent]:
-    """Make a learner and the agent that it trains, as `settings` say; both untrained."""
+    """Make a learner and the agent that it trains, as `settings` say; both untrained, or with the weights of `init`.
+
+    Raises UserError if `init` does not fit.
+    """
     source: Source
     if settings.run.engine == "inline":
-        algo, source, buffer = _inline(settings, task, make_stream, train_stream)
-        spec, obs_normalizer = source.envs.spec, source.envs.obs_normalizer
+        agent, source, buffer = _inline(settings, task, make_stream, train_stream, init)
     else:
-        algo, source, buffer, spec = _remote(settings, task, make_stream, train_stream)
-        obs_normalizer = None
+        agent, source, buffer = _remote(settings, task, make_stream, train_stream, init)
+    algo: Algorithm = agent.algo
     size = {"total_steps": settings.run.total_steps, "num_envs": source.num_envs}
     compiled = compile_step(algo, buffer, settings.run.compile, kernels=settings.run.kernels, **size)
     if compiled and settings.run.kernels == "auto" and isinstance(source, Inline):
         source.actor = cast(Algorithm, DirectActor(source.actor))
-    return Learner(algo, source, buffer), Agent(settings.algorithm, algo, spec, obs_normalizer)
+    return Learner(algo, source, buffer), agent
+
+
+def _agent(
+    settings: Settings,
+    spec: Spec,
+    make_stream: SeedSequence,
+    init: Agent | None,
+    normalizer: ObsNormalizer | None = None,
+) -> Agent:
+    """Make the agent. Weights and statistics of `init` must be there before anything acts or observes."""
+    algo = registry.make(settings.algorithm, spec, settings.config, make_stream, settings.run.device)
+    agent = Agent(settings.algorithm, algo, spec, normalizer)
+    if init is not None:
+        agent.start_from(init)
+    return agent
 
 
 def _inline(
-    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence
-) -> tuple[Algorithm, Inline, Buffer]:
+    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence, init: Agent | None
+) -> tuple[Agent, Inline, Buffer]:
     run = settings.run
     vector = vectorize(task, run.num_envs, run.vec)
     envs = Envs(
@@ -55,12 +78,40 @@ def _inline(
         obs_normalizer=ObsNormalizer(vector.single_observation_space) if run.normalize_obs else None,
         reward_normalizer=_reward_normalizer(settings) if run.normalize_reward else None,
     )
-    algo = registry.make(settings.algorithm, envs.spec, settings.config, make_stream, run.device)
-    buffer = algo.make_buffer(envs.spec, envs.num_envs)
+    agent = _agent(settings, envs.spec, make_stream, init, envs.obs_normalizer)
+    algo: Algorithm = agent.algo
+    buffer = _make_buffer(settings, algo, envs.spec, envs.num_envs)
     acting = None
     if run.lag:
         acting = registry.make(settings.algorithm, envs.spec, settings.config, make_stream.spawn(1)[0], run.device)
-    return algo, Inline(algo, envs, copy=acting, lag=run.lag), buffer
+    return agent, Inline(algo, envs, copy=acting, lag=run.lag), buffer
+
+
+def _make_buffer(settings: Settings, algo: Algorithm, spec: Spec, num_envs: int) -> Buffer:
+    """Make the algorithm's buffer. Raises UserError if it is none, or if the run would end before the first update.
+
+    Only a replay lets it: a run ends on a whole rollout, or after its first segments.
+    """
+    buffer = algo.make_buffer(spec, num_envs)
+    if not isinstance(buffer, Buffer):
+        found = f"algorithm {settings.algorithm!r}: make_buffer returns {told(buffer, repr):.100}"
+        raise UserError(f"{found}; expected a buffer, such as zoo.buffers.RolloutBuffer")
+    total = settings.run.total_steps
+    if isinstance(buffer, ReplayBuffer) and (first := first_update(buffer)) - num_envs >= total:
+        starts, every = f"learning_starts = {buffer.learning_starts:,}", f"an update every {buffer.train_every:,} steps"
+        raise UserError(
+            f"total_steps = {total:,}: {settings.algorithm} would end untrained, as its first update comes at step "
+            f"{first:,} ({starts}, then {every}); take more steps, or a lower learning_starts"
+        )
+    return buffer
+
+
+def first_update(buffer: ReplayBuffer) -> int:
+    """Return the step at which an empty replay is first learned from; each step adds `num_envs` transitions."""
+    each, every = buffer.num_envs, buffer.train_every
+    idle = buffer.learning_starts // each * each  # the last step that is too early
+    due = (idle // every + 1) * every
+    return -(-due // each) * each
 
 
 def _reward_normalizer(settings: Settings) -> RewardNormalizer:
@@ -75,15 +126,16 @@ def _make(name: str, config: Any, spec: Spec, seeds: SeedSequence) -> Algorithm:
 
 
 def _remote(
-    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence
-) -> tuple[Algorithm, Remote, Buffer, Spec]:
+    settings: Settings, task: Task, make_stream: SeedSequence, train_stream: SeedSequence, init: Agent | None
+) -> tuple[Agent, Remote, Buffer]:
     run = settings.run
     vector = vectorize(task, 1, run.vec)
     spec = Spec(vector.single_observation_space, vector.single_action_space, scale_actions=run.scale_actions)
     mode = autoreset_mode(vector)
     vector.close()
-    algo = registry.make(settings.algorithm, spec, settings.config, make_stream, run.device)
-    buffer = algo.make_buffer(spec, run.actors * run.num_envs)
+    agent = _agent(settings, spec, make_stream, init)
+    algo: Algorithm = agent.algo
+    buffer = _make_buffer(settings, algo, spec, run.actors * run.num_envs)
     assignment = Assignment(
         make=partial(_make, settings.algorithm, settings.config),
         task=task,
@@ -97,4 +149,4 @@ def _remote(
         seeds=train_stream,
     )
     backend = Processes(algo, spec, assignment) if run.engine == "processes" else Cluster(spec, run.ray_address)
-    return algo, Remote(algo, assignment, spec, backend, run.actors), buffer, spec
+    return agent, Remote(algo, assignment, spec, backend, run.actors), buffer

@@ -49,6 +49,8 @@ def check_possible(settings: Settings, env: EnvLike) -> None:
         raise UserError(
             f"lag = {run.lag}: {settings.algorithm} is on-policy, it learns only from the policy that acts now"
         )
+    if run.stop_at is not None and run.eval_every == 0:
+        raise UserError(f"stop_at = {run.stop_at:g} needs checks on the way, but eval_every = 0 makes none")
     if run.engine == "inline":
         if run.actors > 1:
             raise UserError(

@@ -6,12 +6,12 @@ import platform
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.random import SeedSequence
@@ -21,31 +21,44 @@ from zoo.errors import StorageError, UserError
 from zoo.runs.checkpoint import FOLDER as CHECKPOINTS
 from zoo.settings import Settings
 from zoo.storage.agent import Agent
-from zoo.storage.files import NOTES, Folder
-from zoo.storage.untrusted import read_json
+from zoo.storage.files import METRICS, NOTES, Folder
+from zoo.storage.untrusted import Row, is_row, read_json
 from zoo.training.evaluation import Evaluation, evaluate
 from zoo.training.loop import Report
 
 if TYPE_CHECKING:
     from zoo.runs.events import Events
 
-Row = dict[str, float]
-CONFIG, METRICS, EVALUATION, TENSORBOARD = "config.json", "metrics.jsonl", "evaluation.json", "tensorboard"
+CONFIG, EVALUATION, TENSORBOARD = "config.json", "evaluation.json", "tensorboard"
 FILES = (CONFIG, METRICS, EVALUATION, NOTES)
 FOLDERS = (TENSORBOARD, CHECKPOINTS, "final", "best", "last")
+COLUMNS = ("step", "seconds", "steps_per_second", "episode_return", "episode_length", "eval_return")
 RECENT_EPISODES = 100
 ROW_LIMIT = 2**20  # bytes in which a row ends
 
 
 @dataclass(frozen=True)
+class Stop:
+    """Where and why a run ended before its budget was used up: by its setting `stop_at`, or by `on_row`."""
+
+    step: int
+    by: Literal["stop_at", "on_row"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"step {self.step:,}, early: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Result:
-    """The result of a run: the agent, its settings, its evaluation, its duration and its folder (if any)."""
+    """The result of a run: the agent, its settings, its evaluation, its duration, its folder and its stop (if any)."""
 
     agent: Agent
     settings: Settings
     evaluation: Evaluation | None
     seconds: float
     folder: Path | None
+    stopped: Stop | None = None
 
 
 class Recorder:
@@ -67,8 +80,9 @@ class Recorder:
         eval_env: Task,
         validation: SeedSequence,
         started: float,
+        init: str | None = None,
     ) -> None:
-        self.settings, self.agent = settings, agent
+        self.settings, self.agent, self.init = settings, agent, init
         self.eval_env, self.validation, self.started = eval_env, validation, started
         every = settings.run.eval_every
         self.eval_every = max(settings.run.total_steps // 10, 1) if every is None else every
@@ -80,6 +94,7 @@ class Recorder:
         self.written = 0  # bytes of metrics, at the last checkpoint
         self.row = None
         self.folder: Folder | None = None
+        self.config: dict[str, Any] = {}  # what config.json holds
         self.files = ExitStack()
         self.events: Events | None = None
 
@@ -93,24 +108,35 @@ class Recorder:
         from zoo.runs.events import Events  # which imports protobuf
 
         folder.check(files=FILES, folders=FOLDERS)
-        record = self.settings.to_json() | versions()
-        if step is not None:
-            before = read_json(folder, CONFIG)
-            record = before | self.settings.to_json()
-            total = self.settings.run.total_steps
-            if total <= step and record["run"] != before["run"]:
-                raise UserError(f"{folder.path} has taken {step:,} steps; a budget of {total:,} leaves none: name more")
-            earlier = before.get("resumed", [])
-            if not isinstance(earlier, list):
-                raise UserError(f"{folder.path / CONFIG}: resumed = {earlier!r:.50}; expected a list")
-            record["resumed"] = [*earlier, {"step": step} | versions()]
+        if step is None:
+            init = {} if self.init is None else {"init": self.init}
+            self.config = self.settings.to_json() | init | versions()
+        else:
+            self.config = self._resumed_config(folder, step)
             self.started = time.monotonic() - self.elapsed
             self.last = (step, time.monotonic())
-        folder.write_json(CONFIG, record)
+        folder.write_json(CONFIG, self.config)
         self.metrics = self.files.enter_context(folder.append(METRICS))
         self._cut_metrics(folder)
         with folder.folder(TENSORBOARD, make=True) as inner:
             self.events = Events(inner, step)
+
+    def _resumed_config(self, folder: Folder, step: int) -> dict[str, Any]:
+        """Return what the folder says of a run that goes on at `step`. Raises UserError if it cannot go on."""
+        before = read_json(folder, CONFIG)
+        record = before | self.settings.to_json()
+        total = self.settings.run.total_steps
+        if total <= step and total != before["run"].get("total_steps"):
+            raise UserError(f"{folder.path} has taken {step:,} steps; a budget of {total:,} leaves none: name more")
+        if not step and "init" in before:
+            raise UserError(
+                f"{folder.path} was to start from saved weights and has no checkpoint; train anew with another --out"
+            )
+        earlier = before.get("resumed", [])
+        if not isinstance(earlier, list):
+            raise UserError(f"{folder.path / CONFIG}: resumed = {earlier!r:.50}; expected a list")
+        record.pop("stopped", None)
+        return record | {"resumed": [*earlier, {"step": step} | versions()]}
 
     def _cut_metrics(self, folder: Folder) -> None:
         """Drop the rows that are newer than the checkpoint; warn if older ones are lost."""
@@ -137,22 +163,25 @@ class Recorder:
         """Whether a restored state makes sense."""
         if len(self.returns) != len(self.lengths) or self.elapsed < 0:
             return False
-        row: Any = self.row
-        if not isinstance(row, dict):
-            return row is None
-        numbers = all(type(value) is (int if key == "step" else float) for key, value in row.items())
-        return numbers and 0 < row.get("step", 0) < 2**53 and row.get("seconds", 0) > 0
+        return self.row is None or is_row(self.row)
 
-    def rows(self, reports: Iterable[Report], on_step: Callable[[], None] = lambda: None) -> Iterator[Row]:
-        """Yield a row for each report, and first the one that a checkpoint left incomplete.
+    def rows(self, reports: Iterator[Report], on_step: Callable[[], None] = lambda: None) -> Iterator[Row]:
+        """Yield a row for each report, and first the one that a checkpoint left incomplete, until `stop_at` is reached.
 
         `on_step` is called as by `evaluate`.
         """
         if self.row is not None:
             yield self._complete(self.row, on_step)
-        for report in reports:
+        while not self.reached() and (report := next(reports, None)) is not None:
             self.row = self._begin(report)
             yield self._complete(self.row, on_step)
+
+    def reached(self) -> str:
+        """Say that a check on the way reached `stop_at`, if one has; the first that does is the best, which is kept."""
+        goal = self.settings.run.stop_at
+        if goal is None or self.best is None or self.best < goal:
+            return ""
+        return f"the check there has a return of {self.best:,.1f}, and stop_at is {goal:,g}"
 
     def _begin(self, report: Report) -> Row:
         """Return the row of a report: step, seconds, steps per second, returns of the last episodes, losses."""
@@ -167,6 +196,12 @@ class Recorder:
         if self.returns:
             row["episode_return"] = float(np.mean(self.returns))
             row["episode_length"] = float(np.mean(self.lengths))
+        for name in COLUMNS:
+            if name in report.metrics:
+                raise UserError(
+                    f"{self.settings.algorithm}: update returns a metric {name!r}, the name of a column of every run; "
+                    "give it another one"
+                )
         return row | report.metrics
 
     def _complete(self, row: Row, on_step: Callable[[], None]) -> Row:
@@ -213,7 +248,7 @@ class Recorder:
             with _storage(self.folder), self.folder.folder(name, make=True) as inner:
                 self.agent.write(inner)
 
-    def finish(self, on_step: Callable[[], None] = lambda: None) -> Result:
+    def finish(self, on_step: Callable[[], None] = lambda: None, stopped: Stop | None = None) -> Result:
         """Evaluate and save the final agent; `on_step` is called as by `evaluate`."""
         seconds = time.monotonic() - self.started
         run, evaluation = self.settings.run, None
@@ -224,11 +259,21 @@ class Recorder:
         self._save("final")
         if self.best is None:
             self._save("best")
-        if self.folder is not None and evaluation is not None:
-            with _storage(self.folder):
-                summary = {"seconds": seconds} | evaluation.to_json()
-                self.folder.write_json(EVALUATION, summary)
-        return Result(self.agent, self.settings, evaluation, seconds, self.folder.path if self.folder else None)
+        if self.folder is not None:
+            self._close_record(self.folder, seconds, evaluation, stopped)
+        path = self.folder.path if self.folder else None
+        return Result(self.agent, self.settings, evaluation, seconds, path, stopped)
+
+    def _close_record(
+        self, folder: Folder, seconds: float, evaluation: Evaluation | None, stopped: Stop | None
+    ) -> None:
+        """Write the evaluation, and then where the run was stopped: until that stands there, its end is repeated."""
+        stop = {} if stopped is None else {"stopped": asdict(stopped)}
+        with _storage(folder):
+            if evaluation is not None:
+                folder.write_json(EVALUATION, {"seconds": seconds} | stop | evaluation.to_json())
+            if stop:
+                folder.write_json(CONFIG, self.config | stop)
 
     def rescue(self) -> None:
         """Save the agent of a run that stops early as `last`, if its weights are finite."""

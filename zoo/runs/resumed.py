@@ -16,6 +16,7 @@ from zoo.envs.task import EnvLike, Task
 from zoo.errors import UserError
 from zoo.runs.recorder import CONFIG, versions
 from zoo.settings import Run, Settings
+from zoo.storage.agent import DESCRIPTION
 from zoo.storage.files import open_folder
 from zoo.storage.untrusted import read_json
 
@@ -36,10 +37,16 @@ def resumed_settings(
 ) -> Settings:
     """Return the settings of a run's folder, with another budget, or another name of its environment, if one is given.
 
-    Raises UserError if they are no settings, or reach further than `repeated` allows.
+    A `stop_at` that ended the run is left out. Raises UserError if they are no settings, or reach further than
+    `repeated` allows.
     """
-    settings = Settings.from_json(settings_of(folder), str(folder / CONFIG))
+    stored = settings_of(folder)
+    settings = Settings.from_json(stored, str(folder / CONFIG))
     _check_reach(folder, settings, repeated, env)
+    stopped = stored.get("stopped")
+    if isinstance(stopped, dict) and stopped.get("by") == "stop_at":
+        changed = replace(settings.run, stop_at=None)
+        settings = replace(settings, run=changed, sources=settings.sources | {"stop_at": "resume"})
     if isinstance(env, str):
         settings = replace(settings, env=resolve_id(env))
     if total_steps is None:
@@ -143,6 +150,8 @@ def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:
             f"the budget changes from {before:,} to {after:,} steps; what follows the fraction done (learning rates, "
             f"exploration, evaluations every 10%) follows the new one, as in no run of {after:,} steps from the start"
         )
+    if stored["run"].get("stop_at") is not None and settings.run.stop_at is None:
+        lines.append(f"the run had reached stop_at; it goes on to {after:,} steps without it")
     now = versions()
     changed = [
         f"{name} {theirs} -> {mine}"
@@ -153,6 +162,13 @@ def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:
     if changed:
         lines.append(f"the run will not go on bit for bit; changed since it began: {', '.join(changed)}")
     return lines
+
+
+def run_of(path: Path) -> Path:
+    """Return the folder of a run: `path`, or the one above it if there is an agent at `path`, as at RUN/best."""
+    above = path.absolute().parent
+    is_agent = os.path.lexists(path / DESCRIPTION) and not os.path.lexists(path / CONFIG)
+    return above if is_agent and os.path.lexists(above / CONFIG) else path
 
 
 def settings_of(path: Path) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """Agents at play: in a window, or written to a GIF or a video."""
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,23 +18,40 @@ from zoo.envs.task import Task
 from zoo.errors import EnvError, StorageError, UserError
 from zoo.spec import Spec
 from zoo.storage.agent import Agent
-from zoo.storage.files import open_folder
+from zoo.storage.files import Folder, open_folder
 from zoo.training.evaluation import EVALUATION
 
 CODECS = {".mp4": "libx264", ".webm": "libvpx-vp9"}  # of ffmpeg
 
 
 def play(agent: Agent, task: Task, *, episodes: int, seed: int) -> list[float]:
-    """Show episodes in a window; returns their returns. The episodes are those that `evaluate` runs first."""
-    env = _guarded(partial(task, render_mode="human"), 0)
-    try:
+    """Show episodes in a window; returns their returns. The episodes are those that `evaluate` runs first.
+
+    Raises UserError if there is no screen.
+    """
+    if not _has_screen():
+        raise UserError("there is no screen here; add --video FILE.gif to write what a window would show")
+    _silence()
+    with closing(_guarded(partial(task, render_mode="human"), 0)) as env:
         return [sum(_rewards(agent, env, number, seed)) for number in range(episodes)]
-    finally:
-        env.close()
 
 
-def write(agent: Agent, task: Task, file: Path, *, episodes: int, seed: int) -> list[float]:
-    """Write episodes to a .gif, .mp4 or .webm file; returns their returns.
+def _has_screen() -> bool:
+    return bool(sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _silence() -> None:
+    """Keep pygame from its greeting and SDL from complaints about sound, and about a screen where there is none."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if not _has_screen():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def write(
+    agent: Agent, task: Task, file: Path, *, episodes: int, seed: int, say: Callable[[str], None] = lambda text: None
+) -> list[float]:
+    """Write episodes to a .gif, .mp4 or .webm file; returns their returns. `say` gets what begins, which may take long.
 
     Raises UserError if the suffix is another or the folder is missing, and StorageError if the file cannot be written.
     """
@@ -42,26 +62,40 @@ def write(agent: Agent, task: Task, file: Path, *, episodes: int, seed: int) -> 
             import imageio_ffmpeg  # noqa: F401
         except ImportError:
             raise UserError(f"{file.suffix} files need an extra: pip install -e '.[video]'") from None
+    _silence()
     with open_folder(file.parent) as folder:
+        _check_writable(folder, file.name)
+        say(f"playing {episodes:,} episode{'s' if episodes > 1 else ''}")
         returns, frames, fps = _film(agent, task, episodes, seed)
+        say(f"writing {len(frames):,} pictures to {file}")
         folder.write_product(file.name, _encode(file, frames, fps))
     return returns
 
 
+def _check_writable(folder: Folder, name: str) -> None:
+    """Raise StorageError if no file can be written to a folder: before anything is played."""
+    part = f"{name}.part"
+    try:
+        if folder.exists(part):
+            folder.remove(part)
+        folder.create(part).close()
+        folder.remove(part)
+    except OSError as error:
+        raise StorageError(f"{folder.path / name} cannot be written: {error.strerror}") from None
+
+
 def _film(agent: Agent, task: Task, episodes: int, seed: int) -> tuple[list[float], list[Any], float]:
     """Play episodes; returns their returns, the pictures of all steps, and how many of these make a second."""
-    env = _guarded(partial(task, render_mode="rgb_array"), 0)
     frames: list[Any] = []
     returns = []
-    for number in range(episodes):
-        total = 0.0
-        for reward in _rewards(agent, env, number, seed):
-            total += reward
-            frames.append(_frame(env, frames[:1]))
-        returns.append(total)
-    fps = env.metadata.get("render_fps", 30)
-    env.close()
-    return returns, frames, fps
+    with closing(_guarded(partial(task, render_mode="rgb_array"), 0)) as env:
+        for number in range(episodes):
+            total = 0.0
+            for reward in _rewards(agent, env, number, seed):
+                total += reward
+                frames.append(_frame(env, frames[:1]))
+            returns.append(total)
+        return returns, frames, env.metadata.get("render_fps", 30)
 
 
 def _encode(file: Path, frames: list[Any], fps: float) -> bytes:

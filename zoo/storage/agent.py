@@ -16,9 +16,10 @@ from zoo.protocol import END, Algorithm, Optimizer
 from zoo.spaces import Array, Flat, cast, complaint
 from zoo.spec import Spec, Unfit
 from zoo.storage.description import Description, describe
-from zoo.storage.files import Folder, open_folder
+from zoo.storage.files import METRICS, Folder, open_folder
 from zoo.storage.state import saved_names
-from zoo.storage.tensors import write_tensors
+from zoo.storage.tensors import differences, forms, write_tensors
+from zoo.storage.untrusted import Row, read_rows
 
 SCHEMA = 1
 WEIGHTS, DESCRIPTION = "agent.safetensors", "agent.json"
@@ -26,6 +27,8 @@ WEIGHTS, DESCRIPTION = "agent.safetensors", "agent.json"
 
 class Agent(nn.Module):
     """An algorithm, the spaces it was made for, and the observation statistics that it was trained with."""
+
+    run: Path | None = None  # the folder of the run that it is from
 
     def __init__(self, name: str, algo: Algorithm, spec: Spec, obs_normalizer: ObsNormalizer | None = None) -> None:
         super().__init__()
@@ -81,6 +84,39 @@ class Agent(nn.Module):
         for name in saved_names(self.algo):
             setattr(behaviour, name, copy.deepcopy(getattr(self.algo, name)))
         return behaviour
+
+    @cached_property
+    def history(self) -> list[Row]:
+        """The rows of metrics of its training, the oldest first, as `pandas.DataFrame(agent.history)` takes them.
+
+        They are no part of a saved agent: one that was loaded from a run's folder reads that run's when it is asked for
+        them, another one has none. Raises UserError if they cannot be read.
+        """
+        if self.run is None:
+            return []
+        with open_folder(self.run) as folder:
+            return read_rows(folder, METRICS)
+
+    def start_from(self, other: "Agent") -> None:
+        """Take the weights of another agent, target networks included, and its observation statistics.
+
+        Raises UserError, which names what differs, unless algorithm, spaces, and names and shapes of weights agree.
+        """
+        for what, theirs, mine in (
+            ("algorithm", other.name, self.name),
+            ("normalize_obs", other.obs_normalizer is not None, self.obs_normalizer is not None),
+            ("scale_actions", other.spec.scale_actions, self.spec.scale_actions),
+        ):
+            if theirs != mine:
+                raise UserError(f"the agent to start from has {what} = {theirs}, this run {mine}; they must agree")
+        other.spec.check_same(self.spec)
+        weights = other.weights()
+        wrong = differences(self.name, forms(weights), forms(self.weights()))
+        if wrong:
+            theirs, mine = (registry.to_json(agent.algo.config) for agent in (other, self))
+            apart = ", ".join(key for key in mine if mine[key] != theirs.get(key))
+            raise UserError(f"the agent to start from has other weights: {wrong}; settings that differ: {apart}")
+        self.load_state_dict(weights, strict=False)
 
     def weights(self) -> dict[str, Tensor]:
         """Return what acting needs: all parameters and statistics, without the state of optimisers."""

@@ -21,7 +21,8 @@ from zoo.errors import StorageError, UserError
 # O_NONBLOCK: to open a pipe would otherwise wait for its other end.
 CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-NOTES = "notes.txt"  # of a run: what the terminal could not be told
+# Of a run: its rows of metrics; what the terminal could not be told.
+METRICS, NOTES = "metrics.jsonl", "notes.txt"
 
 
 class Folder:

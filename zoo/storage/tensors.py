@@ -89,12 +89,22 @@ def check_tensors(file: str, name: str, saved: Any, expected: dict[str, Tensor])
     keys = saved.keys()
     slices = {key: saved.get_slice(key) for key in keys}
     found = {key: f"shape {tuple(each.get_shape())} of {each.get_dtype()}" for key, each in slices.items()}
-    wanted = {key: f"shape {tuple(each.shape)} of {DTYPES.get(each.dtype)}" for key, each in expected.items()}
+    wrong = differences(name, found, forms(expected))
+    if wrong:
+        raise UserError(f"{file}: {wrong}")
+
+
+def forms(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return shapes and types of tensors, as messages say them."""
+    return {key: f"shape {tuple(each.shape)} of {DTYPES.get(each.dtype)}" for key, each in tensors.items()}
+
+
+def differences(name: str, found: dict[str, str], wanted: dict[str, str]) -> str:
+    """Say where `found` forms of tensors are not those that `name` wants: the first two; empty if they are the same."""
     wrong = [
         f"{key!r:.100} has {found.get(key, 'no value')}, {name} here expects {wanted.get(key, 'no such tensor')}"
         for key in sorted(found.keys() | wanted.keys())
         if found.get(key) != wanted.get(key)
     ]
-    if wrong:
-        more = f"; and {len(wrong) - 2} more" if len(wrong) > 2 else ""
-        raise UserError(f"{file}: {'; '.join(wrong[:2])}{more}")
+    more = f"; and {len(wrong) - 2} more" if len(wrong) > 2 else ""
+    return f"{'; '.join(wrong[:2])}{more}"

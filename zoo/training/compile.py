@@ -5,6 +5,7 @@ with all noise drawn outside. Compiled or not, the same numbers come out, to rou
 """
 
 import getpass
+import logging
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from zoo.protocol import Buffer, FewGuards, Minibatched, Stepwise
 from zoo.storage.untrusted import brief
 from zoo.training.kernels.compiler import compile_whole, compiler_errors, refusal
 
+LOG = logging.getLogger(__name__)
 WORTH_IT = 5000  # steps: compiling takes 5 to 30 s and saves 0.5 to 5 ms a step
 COMPILERS = ("g++", "clang++", "c++")
 CACHE = "TORCHINDUCTOR_CACHE_DIR"  # the variable that names the folder of torch's compiler
@@ -33,7 +35,11 @@ def compile_step(
     with `on`, this is a UserError. The step itself does the same if it turns out later. `kernels` is auto or torch:
     products by kernels of the zoo's own, where they come out right, or by torch's.
     """
-    if mode == "off" or not isinstance(algo, Stepwise):
+    if mode == "off":
+        return False
+    if not isinstance(algo, Stepwise):
+        if mode == "on":
+            warnings.warn("compile = on changes nothing: the algorithm has no method 'step' to compile", stacklevel=2)
         return False
     if mode == "auto" and count_steps(algo, buffer, total_steps=total_steps, num_envs=num_envs) < WORTH_IT:
         return False
@@ -80,12 +86,16 @@ def _make_folder() -> None:
 def _or_plain(algo: Any, compiled: Callable[..., Any], mode: str) -> Callable[..., Any]:
     """`compiled`, and from the moment on at which torch fails to compile, at the first call or later, the plain step.
 
-    Nothing is done twice: torch compiles the whole of a step (fullgraph) with tensors without data, before it executes
-    any of it and before it changes anything.
+    The log is told before the first call, which takes long. Nothing is done twice: torch compiles the whole of a step
+    (fullgraph) with tensors without data, before it executes any of it and before it changes anything.
     """
-    plain = algo.step
+    plain, begun = algo.step, False
 
     def step(*args: Any, **kwargs: Any) -> Any:
+        nonlocal begun
+        if not begun:
+            LOG.info("compiling the update (once; cached)")
+        begun = True
         try:
             return compiled(*args, **kwargs)
         except compiler_errors() as error:
