@@ -19,7 +19,13 @@ def test_what_cannot_be_vectorised_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "num_envs", "vec"), [("CartPole-v1", 16, "native"), ("CartPole-v1", 8, "sync"), ("Pendulum-v1", 64, "sync")]
+    ("env", "num_envs", "vec"),
+    [
+        ("CartPole-v1", 8, "native"),
+        ("CartPole-v1", 7, "sync"),
+        ("Acrobot-v1", 16, "native"),
+        ("FrozenLake-v1", 64, "sync"),
+    ],
 )
 def test_auto_is_decided_by_the_settings_and_recorded(env: str, num_envs: int, vec: str) -> None:
     assert resolve("ppo", env, {"num_envs": num_envs}).run.vec == vec

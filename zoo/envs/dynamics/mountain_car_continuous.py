@@ -58,8 +58,9 @@ class MountainCarContinuous:
         force = clip(action, self.min_action, self.max_action)
         pull = 0.0025 * cosine(3 * position)
         push = force * self.power - pull.astype(np.float32)
-        # A force that was clipped is a Python float.
-        push = np.where(force == action, push, force.astype(np.float64) * self.power - pull)
+        clipped = force != action
+        if clipped.any():  # there a force is a Python float
+            push = np.where(clipped, force.astype(np.float64) * self.power - pull, push)
         velocity = clip(velocity + push.astype(state.dtype), -self.max_speed, self.max_speed)
         position = clip(position + velocity, self.min_position, self.max_position)
         velocity = np.where((position == self.min_position) & (velocity < 0), np.zeros_like(velocity), velocity)
