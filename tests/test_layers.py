@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "storage": {"envs"},
     "actors": {"buffers", "envs", "training"},
     "training": {"envs", "storage"},
-    "runs": {"actors", "envs", "storage", "training"},
+    "runs": {"actors", "buffers", "envs", "storage", "training"},
     "crosscheck": {"parts", "runs", "storage", "training"},
     "bench": {"crosscheck", "envs", "runs", "storage", "training"},
     "cli": {"bench", "crosscheck", "envs", "runs", "storage", "training"},

@@ -2,15 +2,18 @@
 
 import contextlib
 import os
+import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 import zoo
-from zoo.machine import flushes_subnormals, safe_path, torch_settings
+from zoo.machine import flushes_subnormals, peak_memory, safe_path, torch_settings
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +56,16 @@ def test_bfloat16_rounds_the_factors_of_products_alone() -> None:
     assert error < 2**-8  # exact where the processor has no bfloat16
     assert torch.get_float32_matmul_precision() == "highest"
     assert ((a @ b) - exact).abs().max() / exact.abs().max() < 1e-6
+
+
+def test_peak_memory_is_in_bytes_on_linux_and_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = psutil.Process().memory_info().rss
+    if sys.platform == "linux":
+        assert 0.9 * now < peak_memory() < 2**40  # the kernel counts coarsely
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3 * 2**20))
+    for platform, expected in {"linux": 3 * 2**30, "darwin": 3 * 2**20}.items():
+        monkeypatch.setattr(sys, "platform", platform)
+        assert peak_memory() == expected
 
 
 def first_on_the_path() -> str:

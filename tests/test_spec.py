@@ -253,14 +253,14 @@ def test_check_same_names_the_space_that_differs() -> None:
         (spaces.Discrete(5, start=3), np.array([3, 7, 5]), np.array([0, 4, 2])),
         (spaces.Discrete(5, start=-2), np.array([-2, 2], np.int32), np.array([0, 4])),
         (spaces.Discrete(5), [0, 4], np.array([0, 4])),
-        (spaces.Discrete(5, start=3), 4, np.array(1)),
+        (spaces.Discrete(5, start=3), [4], np.array([1])),
         (spaces.Box(-1, 1, (1,), np.float64), np.array([[0.5]]), np.array([[0.5]], np.float32)),
     ],
     ids=str,
 )
 def test_observations_are_counted_from_zero_in_one_dtype(space: spaces.Space[Any], obs: Any, expected: Array) -> None:
     before = copy.deepcopy(obs)
-    encoded = Spec(space, CHOICE).encode_obs(obs)
+    encoded = Spec(space, CHOICE).encode_obs(np.asarray(obs), len(obs))
     np.testing.assert_array_equal(encoded, expected, strict=True)
     np.testing.assert_array_equal(obs, before)
 

@@ -5,6 +5,7 @@ zoo.evaluate(agent, "Pendulum-v1").mean
 zoo.lookup("policy/on/v")
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,16 @@ _LAZY = {
 }
 
 
+def check_system() -> None:
+    """Raise UserError where folders have no descriptors, and processes no signals, on which all that is saved rests."""
+    if os.name != "posix":
+        raise UserError("the zoo runs on Linux and macOS, not on Windows itself; install and start it inside WSL")
+
+
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    check_system()
     return getattr(import_module(_LAZY[name]), name)
 
 

@@ -1,5 +1,21 @@
 """python -m zoo is zoo."""
 
-from zoo.cli import main
+import sys
 
-main()
+from zoo import UserError, check_system
+
+
+def main() -> None:
+    """Run a command where the system has what the zoo needs; elsewhere say so, before anything else is imported."""
+    try:
+        check_system()
+    except UserError as error:
+        print(f"zoo: {error}", file=sys.stderr)
+        sys.exit(2)
+    from zoo import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,9 @@
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +46,12 @@ def set_processor(threads: int, precision: str = "float32") -> None:
 def flushes_subnormals() -> bool:
     """Whether subnormal results are taken for 0 in this thread."""
     return float(torch.full((), 1e-38) * 0.1) == 0
+
+
+def peak_memory() -> int:
+    """The most memory that this process has taken so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @contextmanager

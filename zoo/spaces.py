@@ -1,6 +1,6 @@
 """Values as their spaces say: casts that keep them, and composite observations as flat vectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,11 +79,7 @@ class Flat(spaces.Box):
 
     def is_batch(self, obs: Any) -> bool:
         """Whether `obs` is a batch of observations rather than one."""
-        space, value = self.source, obs
-        while isinstance(space, spaces.Dict | spaces.Tuple):
-            key: Any = next(iter(space.spaces)) if isinstance(space, spaces.Dict) else 0
-            parts: Any = space.spaces
-            space, value = parts[key], value[key]
+        space, value = next(_leaves(self.source, obs), (self.source, 0))
         return np.ndim(value) > len(space.shape or ())
 
     def _mask(self, given: Any) -> Array:
@@ -142,6 +138,19 @@ def _problem_of_leaf(space: spaces.Space[Any], value: Any, where: str) -> str:
         return f"{where} has shape {given.shape}; its space says {space.shape}"
     _, kept = cast(given, np.dtype(space.dtype))
     return "" if kept.all() else f"{where} {complaint(given, kept, np.dtype(space.dtype))}"
+
+
+def _leaves(space: spaces.Space[Any], value: Any) -> Iterator[tuple[spaces.Space[Any], Any]]:
+    """Yield each leaf of a space and what an observation, or a batch of them, has in its place, if anything."""
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            if isinstance(value, Mapping) and key in value:
+                yield from _leaves(part, value[key])
+    elif isinstance(space, spaces.Tuple):
+        for part, each in zip(space.spaces, value if isinstance(value, Sequence) else (), strict=False):
+            yield from _leaves(part, each)
+    else:
+        yield space, value
 
 
 def _rows(space: spaces.Space[Any], batch: Any) -> list[Any]:

@@ -1,6 +1,8 @@
 """What sweeps consist of."""
 
 import json
+import shlex
+from pathlib import Path
 
 import gymnasium as gym
 import pytest
@@ -66,12 +68,36 @@ def test_a_twin_gets_the_same_settings() -> None:
 def test_an_environment_without_a_version_is_the_newest() -> None:
     assert plan("quick", algorithms=["ppo"], envs=["CartPole"], seeds=1).envs == ["CartPole-v1"]
     assert planning._newest("Box", ["Box-v9", "Box-v10", "Boxes-v11", "Box-v1-v12"]) == "Box-v10"
-    with pytest.raises(UserError, match="preset quick has no CartPole-v0; did you mean 'CartPole-v1'"):
-        plan("quick", algorithms=[], envs=["CartPole-v0"], seeds=1)
+    with pytest.raises(UserError, match="has no version '7'; known: CartPole-v0, CartPole-v1"):
+        plan("quick", algorithms=[], envs=["CartPole-v7"], seeds=1)
+
+
+OWN = """
+import gymnasium as gym
+
+def make_env(**kwargs):
+    return gym.make("Pendulum-v1", **kwargs)
+"""
+
+
+def test_an_environment_of_ones_own_is_planned_with_the_settings_of_all_runs(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    env, own = f"{tmp_path}/own.py:make_env", {"total_steps": 700, "env_kwargs": {"g": 5.0}}
+    sweep = plan("quick", algorithms=["ppo", "dqn"], envs=[env, "CartPole"], seeds=1, own={"total_steps": 700})
+    assert sweep.envs == ["CartPole-v1", env]
+    assert sweep.unsupported == {("dqn", env): "needs Discrete actions"}
+    assert {job.total_steps for job in sweep.jobs if job.algorithm} == {700}
+    changed = plan("quick", algorithms=["ppo"], envs=[env], seeds=1, own=own)
+    random, ppo = changed.jobs
+    assert ppo.settings["run"]["env_kwargs"] == random.overrides["env_kwargs"] == {"g": 5.0}
+    assert shlex.split(ppo.command)[-2:] == ["--env-kwargs", '{"g": 5.0}']
+    assert {random.key, ppo.key}.isdisjoint(job.key for job in sweep.jobs)
+    with pytest.raises(UserError, match="--env-kwargs would change CartPole-v1, whose scores are compared"):
+        plan("quick", algorithms=["ppo"], envs=["CartPole"], seeds=1, own=own)
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UserError, match="did you mean 'CartPole-v1'"):
+    with pytest.raises(UserError, match="did you mean 'CartPole'"):
         plan("quick", algorithms=[], envs=["Cartpole-v1"], seeds=1)
     with pytest.raises(UserError, match="ppoo"):
         plan("quick", algorithms=["ppoo"], envs=[], seeds=1)

@@ -14,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
+from zoo.bench.plan import presets
 from zoo.bench.report import report
 
 HOSTILE = "</script><script>throw new Error('closed')</script><!-- \"q\" 'q' & π \u2028 {{summary}}"
@@ -185,7 +186,7 @@ class Page:
 
     def header(self, name: str) -> WebElement:
         """The button that sorts by a column."""
-        return self.browser.find_element("xpath", f"//thead//button[text()='{name}']")
+        return self.browser.find_element("xpath", f"//thead//button[.='{name}']")
 
     def choose(self, control: str, option: str) -> None:
         """Pick an option of a selector."""
@@ -334,6 +335,33 @@ def test_chart_leaves_out_failed_runs_and_gaps(page: Page) -> None:
     assert page.find(f"figure[data-env='{PENDULUM}'] .tip").text == "step 300\nppo 90 [90, 90]"
 
 
+def ticks(page: Page, env: str) -> list[str]:
+    """The numbers beside the vertical axis of a chart."""
+    return page.each(f"figure[data-env='{env}'] .chart > text[text-anchor='end']", "textContent")[:-1]
+
+
+def test_one_wild_seed_is_cut_off_and_flattens_nothing(
+    browser: webdriver.Chrome, tmp_path: Path, summary: dict[str, Any]
+) -> None:
+    wild = run("zoo/ppo", CARTPOLE, 4, [0.0, -1e6])
+    caption = f"figure[data-env='{CARTPOLE}'] figcaption"
+    before = ticks(opened(browser, tmp_path, summary), CARTPOLE)
+    assert "cut off" not in Page(browser, tmp_path / "report.html").find(caption).text
+    page = opened(browser, tmp_path, {**summary, "runs": [*summary["runs"], wild]})
+    assert page.find(caption).text.endswith("; seeds reach from -1,000,000 to 100, cut off")
+    # The medians are ppo's 10, sb3's 55 and dqn's 2.5: half as much again is -27.5 to 82.5.
+    assert ticks(page, CARTPOLE) == ["0", "50"]
+    (overflow,) = page.browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map((each) => getComputedStyle(each).overflow)",
+        f"figure[data-env='{CARTPOLE}'] .chart > svg:has(.line)",
+    )
+    assert overflow == "hidden"
+    assert before == ["0", "50", "100"]  # of seeds from 0 to 100, whose medians fill more than half
+    page.find("#legend [data-id='zoo/ppo']").click()
+    assert "cut off" not in page.find(caption).text
+    assert "cut off" not in page.find(f"figure[data-env='{PENDULUM}'] figcaption").text
+
+
 def test_run_is_described_once_it_is_opened(page: Page) -> None:
     assert page.each("#runs .detail", "innerText") == []
     failed = page.browser.find_elements("css selector", "#runs details")[-1]
@@ -375,9 +403,39 @@ def test_page_never_scrolls_sideways(page: Page, width: int, height: int) -> Non
     sizes = "[document.documentElement, document.querySelector('.scroll')].map((e) => e.scrollWidth - e.clientWidth)"
     over, table = page.browser.execute_script(f"return {sizes}")
     assert over == 0
-    assert (table > 0) == (width < 800)
+    assert table == 0
     page.browser.execute_script("document.querySelector('h1').style.width = '3000px'")
     assert page.browser.execute_script(f"return {sizes}")[0] > 0
+
+
+def many(summary: dict[str, Any], envs: list[str]) -> dict[str, Any]:
+    """The summary with the results on CartPole for each of these environments."""
+    rows = [{**each, "cells": dict.fromkeys(envs, each["cells"][CARTPOLE])} for each in summary["rows"]]
+    return {**summary, "rows": rows, "runs": [], "envs": envs}
+
+
+@pytest.mark.parametrize("preset", ["standard", "full"])
+def test_all_environments_of_a_preset_are_seen_at_once(
+    preset: str, browser: webdriver.Chrome, tmp_path: Path, summary: dict[str, Any]
+) -> None:
+    envs = list(presets()[preset].envs)
+    page = opened(browser, tmp_path, many(summary, envs))
+    page.resize(1400, 900)
+    places = page.browser.execute_script(
+        "return [...document.querySelectorAll('#results thead th')].map((each) => each.getBoundingClientRect().right)"
+    )
+    assert len(places) == 5 + len(envs)
+    assert max(places) < 1400
+
+
+def test_a_score_is_on_the_first_screen_of_a_telephone(page: Page) -> None:
+    page.resize(400, 800)
+    page.browser.refresh()
+    cell = page.browser.execute_script(
+        "return document.querySelector('#results tbody tr td:nth-child(6)').getBoundingClientRect().toJSON()"
+    )
+    assert 0 < cell["left"] < cell["right"] <= 400
+    assert 0 < cell["top"] < cell["bottom"] <= 800
 
 
 def test_empty_sweep_is_a_page_too(browser: webdriver.Chrome, tmp_path: Path, summary: dict[str, Any]) -> None:

@@ -311,7 +311,9 @@ def test_run_starts_from_saved_weights(cartpole: Path, workplace: Path) -> None:
     first, on, anew = (saved(at / "evaluation.json")["returns"] for at in (cartpole, Path("on"), Path("anew")))
     assert first == on != anew
     assert saved(workplace / "on" / "config.json")["init"] == str(cartpole)
-    refused("settings that differ: hidden", *command, "--from", cartpole, "--hidden", "9", "--out", "other")
+    refused(
+        "settings that differ: learning_rate, hidden", *command, "--from", cartpole, "--hidden", "9", "--out", "other"
+    )
     refused("has algorithm = ppo, this run a2c", "run", "a2c", "--env", "CartPole", "--from", cartpole)
     refused("observation_space", "run", "ppo", "--env", "Pendulum", "--from", cartpole)
     refused("nowhere", *command, "--from", "nowhere")

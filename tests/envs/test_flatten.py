@@ -170,7 +170,7 @@ CHOOSING = [name for name in ALGORITHMS if spaces.Discrete in registry.load_clas
 WIDE = [name for name in CHOOSING if spaces.MultiDiscrete in registry.load_class(name).spaces]
 SMALL = {
     "total_steps": 6000,
-    "num_steps": 32,
+    "num_steps": 8,
     "num_envs": 4,
     "learning_starts": 200,
     "train_every": 4,
@@ -230,7 +230,7 @@ def test_predict_takes_the_mask_of_an_agent_that_was_trained_with_masks(tmp_path
     assert actions.tolist() == [0, 1, 2, 3]
     with pytest.raises(UserError, match="action_mask is none; expected 4 values of 0 and 1"):
         agent.predict(obs)
-    plain = zoo.train("dqn", "CartPole-v1", seed=0, total_steps=10, eval_every=0, eval_episodes=0)
+    plain = zoo.train("dqn", "CartPole-v1", seed=0, total_steps=10, learning_starts=0, train_every=1, eval_every=0)
     with pytest.raises(UserError, match="action_masks are for agents that were trained with --action-masks"):
         plain.predict(np.zeros(4), action_masks=[1, 1])
 
@@ -243,13 +243,13 @@ def test_environments_without_masks_and_actions_without_choices_are_refused() ->
 
 
 def test_taxi_sends_masks_and_does_not_change_unless_asked() -> None:
-    plain = Envs(vectorize("Taxi-v3", 1), SeedSequence(0))
+    plain = Envs(vectorize("Taxi-v4", 1), SeedSequence(0))
     assert plain.spec.num_masks == 0
     assert plain.reset().shape == (1,)
-    masked = Envs(vectorize(Task("Taxi-v3", action_masks=True), 1), SeedSequence(0))
+    masked = Envs(vectorize(Task("Taxi-v4", action_masks=True), 1), SeedSequence(0))
     obs = masked.reset()
     assert (masked.spec.num_masks, obs.shape) == (6, (1, 506))
-    _, info = gym.make("Taxi-v3").reset(seed=int(masked.vector.envs[0].seed))
+    _, info = gym.make("Taxi-v4").reset(seed=int(masked.vector.envs[0].seed))
     assert obs[0, -6:].tolist() == info["action_mask"].tolist()
     assert obs[0, :500].argmax() == plain.obs[0]
 

@@ -56,7 +56,7 @@ def sample_obs(space: spaces.Space[Any], *lead: int) -> Tensor:
     space.seed(0)
     rows = [space.sample() for _ in range(math.prod(lead))]
     spec = spec_of(space)
-    return torch.from_numpy(spec.encode_obs(np.stack(rows))).reshape(*lead, *spec.obs_shape)
+    return torch.from_numpy(spec.encode_obs(np.stack(rows), len(rows))).reshape(*lead, *spec.obs_shape)
 
 
 @each_observation

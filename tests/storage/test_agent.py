@@ -373,7 +373,7 @@ def test_observation_statistics_come_along_before_anything_is_observed() -> None
     given = {"seed": 0, "num_envs": 2, "num_steps": 8, "batch_size": 16, "total_steps": 64, "normalize_obs": True}
     agent = zoo.train("ppo", "Pendulum-v1", **given, eval_episodes=0)
     settings = runs.prepare("ppo", "Pendulum-v1", given, source="test")
-    learner, _ = runs.assemble(settings, "Pendulum-v1", SeedSequence(1), SeedSequence(2), agent)
+    learner, _ = runs.assemble(settings, "Pendulum-v1", SeedSequence(1), SeedSequence(2), init=agent)
     assert isinstance(learner.source, Inline)
     envs, saved = learner.source.envs, agent.obs_normalizer
     assert saved is not None
@@ -388,7 +388,7 @@ def test_observation_statistics_come_along_before_anything_is_observed() -> None
 def test_a_policy_that_lags_starts_from_the_same_weights() -> None:
     agent = zoo.train("dqn", "CartPole-v1", seed=0, total_steps=10, hidden=(8,), eval_every=0, eval_episodes=0)
     settings = runs.prepare("dqn", "CartPole-v1", {"lag": 3, "seed": 1, "hidden": (8,)}, source="test")
-    learner, _ = runs.assemble(settings, "CartPole-v1", SeedSequence(1), SeedSequence(2), agent)
+    learner, _ = runs.assemble(settings, "CartPole-v1", SeedSequence(1), SeedSequence(2), init=agent)
     assert isinstance(learner.source, Inline)
     assert learner.source.copy is not None
     np.testing.assert_array_equal(weights_of(learner.source.copy), weights_of(agent.algo))

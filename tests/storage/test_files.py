@@ -1,5 +1,6 @@
 """Folders of strangers: no link is followed, no pipe waited for; files are whole or not there."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -68,6 +69,48 @@ def test_a_folder_in_the_place_of_a_part_is_named(run: Path) -> None:
     (run / "file.part").mkdir()
     with open_folder(run) as folder, pytest.raises(UserError, match=r"file\.part is not a plain file"):
         write(folder)
+
+
+def fail(number: int) -> Callable[..., None]:
+    def call(*arguments: object, **keywords: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+def test_so_is_one_that_macos_refuses_to_remove_with_another_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "file.part").mkdir()
+    monkeypatch.setattr(os, "unlink", fail(errno.EPERM))
+    with open_folder(run) as folder, pytest.raises(UserError, match=r"file\.part is not a plain file"):
+        write(folder)
+    (run / "file.part").rmdir()
+    (run / "file.part").touch()
+    with open_folder(run) as folder, pytest.raises(PermissionError):
+        folder.remove("file.part")
+
+
+def test_so_is_a_socket_that_macos_refuses_to_open_with_another_error(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_folder(run) as folder:
+        monkeypatch.setattr(os, "open", fail(errno.EOPNOTSUPP))
+        with pytest.raises(UserError, match="file is not a plain file"):
+            folder.append("file")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_need_not_flush_folders_but_other_errors_count(
+    number: int, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda at: fail(number)() if stat.S_ISDIR(os.fstat(at).st_mode) else flush(at))
+    with open_folder(run) as folder:
+        if number == errno.EIO:
+            with pytest.raises(OSError, match="Input/output error"):
+                write(folder)
+        else:
+            write(folder)
+    assert (run / "file").read_bytes() == b"new"
 
 
 def test_a_plain_open_would_follow_the_link(run: Path) -> None:

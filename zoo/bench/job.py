@@ -6,7 +6,6 @@ Answers are JSON objects, one a line, through the file descriptor CHANNEL: {"ste
 
 import json
 import os
-import resource
 import sys
 import threading
 import traceback
@@ -19,7 +18,9 @@ from numpy.random import SeedSequence
 from zoo.bench.plan import FINAL_EPISODES, Job
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
+from zoo.envs.task import Task
 from zoo.errors import EnvError
+from zoo.machine import peak_memory
 from zoo.settings import Settings, resolve
 from zoo.training.evaluation import EVALUATION
 
@@ -45,7 +46,7 @@ def execute(job: Job, on_row: Callable[[Row], None]) -> dict[str, Any]:
         "end": float(np.mean(outcome.returns)),
         "curve": curve,
         "steps_per_second": job.total_steps / outcome.seconds if outcome.seconds else None,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "memory": peak_memory(),
         "command": job.command,
         "settings": job.settings,
         **versions(),
@@ -84,7 +85,8 @@ def _sb3(job: Job, on_row: Callable[[Row], None]) -> Performance:
 
 def _random(job: Job, on_row: Callable[[Row], None]) -> Performance:
     """Take uniformly random actions in the episodes that all entries are evaluated on."""
-    envs = Envs(vectorize(job.env, 10), SeedSequence(0, spawn_key=(EVALUATION,)), scale_actions=False)
+    task = Task(job.env, job.overrides.get("env_kwargs", {}), tuple(job.overrides.get("wrap", ())))
+    envs = Envs(vectorize(task, 10), SeedSequence(0, spawn_key=(EVALUATION,)), scale_actions=False)
     space = envs.vector.action_space
     space.seed(0)
     envs.reset()

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -15,7 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 from zoo import registry
 from zoo.bench.fingerprint import fingerprint
-from zoo.errors import UserError, nearest
+from zoo.envs.ids import resolve_id
+from zoo.envs.task import Task
+from zoo.errors import UserError
 from zoo.settings import resolve
 
 SIDES = ("zoo", "sb3", "random")
@@ -80,8 +84,9 @@ class Job:
     @property
     def key(self) -> str:
         """A digest of side, settings, code and versions; results of different keys are never mixed."""
+        decided = self.settings or self.overrides
         text = json.dumps(
-            [self.side, self.algorithm, self.env, self.seed, self.settings, code(self.side, self.algorithm)],
+            [self.side, self.algorithm, self.env, self.seed, decided, code(self.side, self.algorithm)],
             sort_keys=True,
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -92,12 +97,18 @@ class Job:
         if not self.algorithm:
             return ""
         given = {"env": self.env, "seed": self.seed, "preset": self.settings_preset, **self.overrides}
-        flags = [f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value is not None]
+        flags = [f"--{name.replace('_', '-')} {_text(value)}" for name, value in given.items() if value is not None]
         return " ".join(["zoo run", self.algorithm, *flags])
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
         return asdict(self)
+
+
+def _text(value: Any) -> str:
+    """Return a setting as a flag takes it."""
+    text = json.dumps(value) if isinstance(value, dict) else value
+    return shlex.quote(",".join(map(str, value)) if isinstance(value, list | tuple) else str(text))
 
 
 ROOTS = {"zoo": ["zoo.runs"], "sb3": ["zoo.crosscheck.theirs"], "random": ["zoo.envs.envs"]}
@@ -122,15 +133,25 @@ class Plan:
     unsupported: dict[tuple[str, str], str]  # (algorithm, env)
 
 
-def plan(preset: str, *, algorithms: list[str], envs: list[str], seeds: int | None, against: str | None = None) -> Plan:
-    """Plan a preset, or the named algorithms and environments of it. Raises UserError if a name is unknown."""
-    chosen = presets()[preset]
+def plan(
+    preset: str,
+    *,
+    algorithms: list[str],
+    envs: list[str],
+    seeds: int | None,
+    against: str | None = None,
+    own: dict[str, Any] | None = None,
+) -> Plan:
+    """Plan a preset, or the named algorithms of it on the named environments. Raises UserError if a name is unknown.
+
+    Environments that the preset does not have are trained with tuned settings, or the defaults. `own` are settings of
+    all runs, which win over the preset's.
+    """
+    chosen, own = presets()[preset], own or {}
     for name in algorithms:
         registry.get(name)
     envs = [_newest(env, chosen.envs) for env in envs]
-    unknown = [env for env in envs if env not in chosen.envs]
-    if unknown:
-        raise UserError(f"preset {preset} has no {unknown[0]}{nearest(unknown[0], chosen.envs)}")
+    _check_own(envs or list(chosen.envs), own)
     wanted = set(algorithms or chosen.algorithms or registry.load().algorithms)
     names = [name for entry in registry.find().values() for name in entry.algorithms if name in wanted]
     twins = twinned() if against == "sb3" else ()
@@ -138,10 +159,12 @@ def plan(preset: str, *, algorithms: list[str], envs: list[str], seeds: int | No
     for name in names:
         rows += [("zoo", name), ("sb3", name)] if name in twins else [("zoo", name)]
     env_ids = [env for env in chosen.envs if not envs or env in envs]
-    unsupported = {(name, env): reason for name in names for env in env_ids if (reason := refusal(name, env))}
+    env_ids += [env for env in dict.fromkeys(envs) if env not in chosen.envs]
+    made = json.dumps(_of_environment(own))
+    unsupported = {(name, env): reason for name in names for env in env_ids if (reason := refusal(name, env, made))}
     counts = {env: seeds or chosen.seeds_on.get(env, chosen.seeds) for env in env_ids}
     jobs = [
-        job(side, name, env, seed, chosen.envs[env].get(name, {}), chosen.settings_preset)
+        job(side, name, env, seed, {**chosen.envs.get(env, {}).get(name, {}), **own}, chosen.settings_preset)
         for seed in range(max(counts.values(), default=0))
         for env in env_ids
         for side, name in rows
@@ -151,9 +174,25 @@ def plan(preset: str, *, algorithms: list[str], envs: list[str], seeds: int | No
 
 
 def _newest(name: str, known: Iterable[str]) -> str:
-    """Return `name`, or the newest version among the known where it names none."""
-    versions = [env for env in known if re.fullmatch(rf"{re.escape(name)}-v\d+", env)]
-    return max(versions, key=lambda env: int(env.rpartition("-v")[2]), default=name)
+    """Return what `name` means: the newest version among the known, else as everywhere. Raises UserError if nothing."""
+    versions = [env for env in known if env == name or re.fullmatch(rf"{re.escape(name)}-v\d+", env)]
+    return max(versions, key=lambda env: int(env.rpartition("-v")[2])) if versions else resolve_id(name)
+
+
+def _check_own(envs: list[str], own: dict[str, Any]) -> None:
+    """Raise UserError if an environment whose scores are compared with published ones would be another one."""
+    for name in ("env_kwargs", "wrap"):
+        known = [env for env in envs if env in references()]
+        if own.get(name) and known:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"{flag} would change {known[0]}, whose scores are compared with published ones; name the changed "
+                f"environment by a file, as in --envs path/to/file.py:make_env {flag} ..."
+            )
+
+
+def _of_environment(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in ("env_kwargs", "wrap")}
 
 
 def twinned() -> set[str]:
@@ -168,7 +207,7 @@ def job(
 ) -> Job:
     """Make one run: tuned settings, what the preset says instead, and ten checks on the way."""
     if not algorithm:
-        return Job(side, algorithm, env, seed, {}, {})
+        return Job(side, algorithm, env, seed, _of_environment(overrides), {})
     total = resolve(algorithm, env, overrides, preset=settings_preset).run.total_steps
     checks = {
         "eval_every": max(total // CHECKPOINTS, 1),
@@ -181,7 +220,18 @@ def job(
 
 
 @cache
-def refusal(algorithm: str, env: str) -> str:
-    """Return why an entry does not support an environment, or an empty text."""
+def refusal(algorithm: str, env: str, made: str = "{}") -> str:
+    """Return why an entry does not support an environment, or an empty text; `made` are its arguments, as JSON."""
     supported = [space.__name__ for space in registry.load_class(algorithm).spaces]
-    return "" if references()[env]["actions"] in supported else f"needs {' or '.join(supported)} actions"
+    return "" if _actions(env, made) in supported else f"needs {' or '.join(supported)} actions"
+
+
+@cache
+def _actions(env: str, made: str) -> str:
+    """Return the type of an environment's actions; what is not known beforehand is seen by making it."""
+    if env in references():
+        return str(references()[env]["actions"])
+    given = json.loads(made)
+    with closing(Task(env, given.get("env_kwargs", {}), tuple(given.get("wrap", ())))()) as one:
+        name = type(one.action_space).__name__
+    return "MultiDiscrete" if name == "MultiBinary" else name

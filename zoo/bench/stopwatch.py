@@ -8,7 +8,6 @@ made all the updates that are due.
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -245,8 +244,9 @@ def main() -> None:
     import_module(PACKAGES[side])
     imported = time.perf_counter() - began
     result = LEARNERS[side](task, take_turns)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    say({"import": imported, "memory": memory, **result})
+    from zoo.machine import peak_memory  # torch comes with it, so not before `imported`
+
+    say({"import": imported, "memory": peak_memory(), **result})
 
 
 if __name__ == "__main__":

@@ -4,17 +4,19 @@ import json
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
 from zoo.bench import escape
 from zoo.cli.display import console
-from zoo.cli.options import Count, NewFile, name_list
+from zoo.cli.options import Count, NewFile, flag, names
 from zoo.cli.output import dispensable_output
 from zoo.cli.sweep import announce, list_jobs, tell_failed, train
+from zoo.config import build, field_info
 from zoo.errors import UserError
+from zoo.settings import Run
 from zoo.storage.files import Folder, open_folder
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def _with_ray(ctx: click.Context, param: click.Parameter, address: str | None) -
 @click.group(invoke_without_command=True)
 @click.option("--preset", type=click.Choice(PRESETS), default="quick", help="How much.  [quick]")
 @click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
-@click.option("--envs", metavar="A,B", help=f"Environments of the preset. {NAMES}")
+@click.option("--envs", metavar="A,B", help=f"Environments, the preset's or others. {NAMES}")
 @click.option("--seeds", type=Count(min=1, max=1000), help="Seeds of each; the preset says how many.")
 @click.option("--jobs", type=Count(min=1), default=2, help="Runs at the same time, one thread each.  [2]")
 @click.option("--against", type=click.Choice(["sb3"]), help="Train Stable-Baselines3's twins beside the entries.")
@@ -55,6 +57,7 @@ def _with_ray(ctx: click.Context, param: click.Parameter, address: str | None) -
 @click.pass_context
 def bench(
     ctx: click.Context,
+    /,
     preset: str,
     algos: str | None,
     envs: str | None,
@@ -67,6 +70,7 @@ def bench(
     pair: str | None,
     dry_run: bool,
     no_train: bool,
+    **own: str | None,
 ) -> None:
     """Train every entry on the environments that it supports, and print one table with intervals.
 
@@ -78,8 +82,8 @@ def bench(
     from zoo.bench.plan import plan
     from zoo.bench.store import Store
 
-    names = {"algorithms": name_list("--algos", algos), "envs": name_list("--envs", envs)}
-    sweep = plan(preset, **names, seeds=seeds, against=against)
+    algorithms, env_ids = names("--algos", algos), names("--envs", envs)
+    sweep = plan(preset, algorithms=algorithms, envs=env_ids, seeds=seeds, against=against, own=_own(own))
     compared = None if pair is None else _pair(pair, sweep)
     with dispensable_output(out) as say, open_folder(out, make=True) as folder:
         store = Store(folder)
@@ -96,6 +100,17 @@ def bench(
         say("at the end")
 
 
+def _own(given: dict[str, str | None]) -> dict[str, Any]:
+    """Return the settings of all runs that flags gave. Raises UserError for values that no run has."""
+    named = {name: value for name, value in given.items() if value is not None}
+    run = build(Run, named, "zoo bench")
+    return {name: getattr(run, name) for name in named}
+
+
+# Settings of all runs.
+bench.params += [flag(name, field_info(Run)[name]) for name in ("total_steps", "env_kwargs", "wrap")]
+
+
 @bench.command()
 @click.option("--against", metavar="A,B", default="sb3", help="Peers to measure beside: sb3, sbx; or none.  [sb3]")
 @click.option("--algos", metavar="A,B", help=f"Algorithms. {NAMES}")
@@ -108,7 +123,7 @@ def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> No
     """
     from zoo.bench import speed as stopwatch
 
-    peers = [] if against == "none" else name_list("--against", against)
+    peers = [] if against == "none" else names("--against", against)
     for name in peers:
         if name not in ("sb3", "sbx"):
             raise UserError(f"--against {name}: expected sb3, sbx, both with a comma, or none")
@@ -117,7 +132,7 @@ def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> No
     table = Table(*stopwatch.header(peers), title="steps a second while learning, median of turns")
     results = []
     say = console(stderr=True).print
-    for measured in stopwatch.measure(name_list("--algos", algos), against=peers, repeat=repeat, say=say):
+    for measured in stopwatch.measure(names("--algos", algos), against=peers, repeat=repeat, say=say):
         table.add_row(*map(escape.terminal, stopwatch.row(measured, peers)))
         results.append(measured.to_json())
         if file is not None:
@@ -128,10 +143,10 @@ def speed(against: str, algos: str | None, repeat: int, file: Path | None) -> No
 
 def _pair(text: str, sweep: "Plan") -> tuple[str, str]:
     """Parse two rows of a sweep's table. Raises UserError if the table has no such rows."""
-    names = name_list("--pair", text)
-    if len(names) != 2:
+    pair = names("--pair", text)
+    if len(pair) != 2:
         raise UserError(f"--pair {text!r}: expected two rows of the table, as in ppo,a2c or ppo,sb3/ppo")
-    one, other = (name if "/" in name or name == "random" else f"zoo/{name}" for name in names)
+    one, other = (name if "/" in name or name == "random" else f"zoo/{name}" for name in pair)
     known = [f"{side}/{name}" if name else side for side, name in sweep.rows]
     for name in (one, other):
         if name not in known:

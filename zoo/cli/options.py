@@ -59,15 +59,16 @@ class Count(click.IntRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number."""
-        return super().convert(whole_number(value) if isinstance(value, str) else value, param, ctx)
+        number: Any = whole_number(value) if isinstance(value, str) else value
+        return super().convert(number, param, ctx)
 
 
-def name_list(flag: str, text: str | None) -> list[str]:
+def names(flag: str, text: str | None) -> list[str]:
     """The names in `A,B`; none if the flag was left out. Raises UserError if it was given without a name."""
-    names = [name.strip() for name in (text or "").split(",") if name.strip()]
-    if text is not None and not names:
+    found = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not found:
         raise UserError(f"{flag} {text!r} names nothing; expected names with commas between them, or leave it out")
-    return names
+    return found
 
 
 class AlgorithmCommand(click.Command):

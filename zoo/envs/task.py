@@ -9,7 +9,7 @@ from gymnasium.wrappers import FrameStackObservation
 
 from zoo.envs.flatten import Flattened
 from zoo.envs.ids import load_name, make_env, resolve_id
-from zoo.errors import UserError, said
+from zoo.errors import UserError, said, told
 from zoo.spec import Spec
 
 EnvLike = str | gym.Env[Any, Any] | Callable[..., gym.Env[Any, Any]]
@@ -57,7 +57,7 @@ class Task:
             return Borrowed(self.env)
         if isinstance(self.env, str):
             return make_env(resolve_id(self.env), **kwargs)
-        return _checked(self.env(**kwargs), str(getattr(self.env, "__name__", self.env)))
+        return _checked(self.env(**kwargs), self.env)
 
 
 def complete(env: "EnvLike | Task", spec: Spec) -> Task:
@@ -68,7 +68,7 @@ def complete(env: "EnvLike | Task", spec: Spec) -> Task:
 def _wrapped(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
     wrapper = load_name(name, "wrap")
     try:
-        return _checked(wrapper(env), name)
+        return _checked(wrapper(env), wrapper)
     except UserError:
         raise
     except Exception as error:
@@ -77,7 +77,8 @@ def _wrapped(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
         ) from error
 
 
-def _checked(env: Any, name: str) -> gym.Env[Any, Any]:
+def _checked(env: Any, maker: Any) -> gym.Env[Any, Any]:
     if not isinstance(env, gym.Env):
+        name = getattr(maker, "__name__", told(maker))
         raise UserError(f"{name} returned {type(env).__name__}; expected a gymnasium.Env")
     return env

@@ -33,7 +33,7 @@ class Q(nn.Module):
         advantage = self.advantage(features)
         if self.value is not None:
             advantage = self.value(features) + advantage - advantage.mean(-1, keepdim=True)
-        return allow(advantage, obs, self.masks)
+        return allow(advantage, obs, self.masks) if self.masks else advantage
 
 
 class EnsembleLinear(nn.Module):

@@ -39,7 +39,7 @@ NEVER = -1e8  # in the place of values and logits of actions that are not allowe
 
 def allow(values: Tensor, obs: Tensor, num_masks: int) -> Tensor:
     """Values or logits, (N, A), of the actions that observations, (N, F + A), allow; NEVER for the others."""
-    return torch.where(obs[..., -num_masks:] > 0, values, NEVER) if num_masks else values
+    return torch.where(obs[..., -num_masks:] > 0, values, NEVER)
 
 
 class EpsilonGreedy:
@@ -63,8 +63,8 @@ class EpsilonGreedy:
         """One action a row, (N,); `noise` (N, 2) says whether to explore, and where."""
         chance, choice = noise.unbind(-1)
         explored = (choice * self.num_actions).long()
-        if self.allowed is not None:  # the first action up to which so many are allowed, and one more
-            explored = (self.allowed.cumsum(-1) <= explored.unsqueeze(-1)).sum(-1)
+        if self.allowed is not None:  # the first action up to which more than so many are allowed
+            explored = (self.allowed.cumsum(-1) <= explored.unsqueeze(-1)).sum(-1).clamp(max=self.allowed.shape[-1] - 1)
         return torch.where(chance < self.epsilon, explored, self.best)
 
     def log_prob(self, action: Tensor) -> Tensor:

@@ -110,7 +110,9 @@ class Policy(nn.Module):
         return noise.normal_(generator=generator) if self.is_box else noise.exponential_(generator=generator)
 
     def forward(self, obs: Tensor) -> Distribution:
-        out = allow(self.net(obs), obs, self.masks)
+        out = self.net(obs)
+        if self.masks:
+            out = allow(out, obs, self.masks)
         if self.is_box:
             return Gaussian(out, self.log_std)
         return MultiCategorical(out, self.sizes) if self.is_multi else Categorical(out)

@@ -15,7 +15,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +88,11 @@ def run(
     evaluations for the best agent. The final evaluation has seeds of its own, the same for every run.
     """
     started, every = time.monotonic(), interval(checkpoint_every)
-    task = task_of(settings, env)
-    make_stream, train_stream, validation_stream = SeedSequence(settings.run.seed).spawn(3)
-    eval_task = replace(task, env=copy.deepcopy(task.env)) if isinstance(task.env, gym.Env) else task
+    *streams, validation_stream = SeedSequence(settings.run.seed).spawn(3)
     # The settings of a run that is resumed may be a stranger's: its networks must fit the size of its checkpoint.
     with _budget(out) if resumed and out is not None else nullcontext():
-        learner, agent = assemble(settings, task, make_stream, train_stream, init=_loaded(init))
+        learner, agent = assemble(settings, task_of(settings, env), *streams, init=_loaded(init))
+    eval_task = task_of(settings, copy.deepcopy(env) if isinstance(env, gym.Env) else env)
     recorder = Recorder(settings, agent, eval_task, validation_stream, started, _origin(init))
     with ExitStack() as stack:
         stack.callback(learner.source.close)
@@ -174,7 +172,7 @@ def log_every(settings: Settings) -> int:
 def load(folder: str | Path, which: str = "final") -> Agent:
     """Load an agent from a run's folder, or from its own. Raises UserError if there is none, or if it does not fit.
 
-    `which` is final or best; a run that stopped early has only last.
+    `which` is final or best; a run that was interrupted or failed has only last.
     """
     path = Path(folder)
     with open_folder(path) as run:

@@ -31,17 +31,15 @@ def train(
 ) -> Agent:
     """Train `algorithm` on `env` and return the agent; `settings` are any of the run's or the algorithm's own.
 
-    `env` is an id ("Pendulum" means the newest version), an id of a package that is to be imported ("package:Name-v0"),
-    a function or class in a file ("path/to/file.py:make_env"), a function that makes an environment, or an environment
-    (alone, and so with the defaults rather than settings tuned for several).
+    `env` is an id ("Pendulum" means the newest version), the id of a package to import ("package:Name-v0"), an object
+    in a file ("path/to/file.py:make_env"), a function that makes an environment, or an environment (with the defaults).
     `preset` names settings of the registry that give way to those tuned for `env`: "sb3" is Stable-Baselines3's way.
     With `out`, the run is written into that folder, which must be new, with a checkpoint every so many steps, or
     minutes ("5min"), from which `resume` goes on. `init` is an agent, or the folder of one or of its run: training
     starts from its weights and observation statistics. Algorithm, spaces and shapes must agree.
     `progress` says whether the run is shown on standard error; None shows it on a terminal and in a notebook. `on_row`
-    gets each row of metrics, a dict of numbers; if it returns False the run ends there, evaluated and saved as ever.
-    The agent's `history` has all rows.
-    Raises UserError (a ValueError), which names a wrong setting, before anything is trained.
+    gets each row of metrics; if it returns False the run ends there, evaluated and saved as ever. The agent's `history`
+    has all rows. Raises UserError (a ValueError), which names a wrong setting, before anything is trained.
     """
     prepared = prepare(algorithm, env, settings, source="argument", preset=preset)
     folder = None if out is None else Path(out)

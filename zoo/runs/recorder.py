@@ -276,7 +276,7 @@ class Recorder:
                 folder.write_json(CONFIG, self.config | stop)
 
     def rescue(self) -> None:
-        """Save the agent of a run that stops early as `last`, if its weights are finite."""
+        """Save the agent of a run that is interrupted or fails as `last`, if its weights are finite."""
         if all(bool(parameter.isfinite().all()) for parameter in self.agent.parameters()):
             with suppress(StorageError):  # what stopped the run is the news
                 self._save("last")

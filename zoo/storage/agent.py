@@ -113,8 +113,8 @@ class Agent(nn.Module):
         weights = other.weights()
         wrong = differences(self.name, forms(weights), forms(self.weights()))
         if wrong:
-            theirs, mine = (registry.to_json(agent.algo.config) for agent in (other, self))
-            apart = ", ".join(key for key in mine if mine[key] != theirs.get(key))
+            given, config = (registry.to_json(agent.algo.config) for agent in (other, self))
+            apart = ", ".join(key for key in config if config[key] != given.get(key))
             raise UserError(f"the agent to start from has other weights: {wrong}; settings that differ: {apart}")
         self.load_state_dict(weights, strict=False)
 

@@ -110,15 +110,22 @@ class MultiBinarySpace(_Strict):
         return spaces.MultiBinary(self.shape if len(self.shape) > 1 else self.shape[0])
 
 
+class NamedSpace(_Strict):
+    """A part of a Dict."""
+
+    name: Annotated[str, Field(max_length=1000)]
+    space: "AnySpace"
+
+
 class DictSpace(_Strict):
     """A Dict of spaces, in the order in which gymnasium flattens them."""
 
     type: Literal["Dict"]
-    parts: Annotated[list[tuple[Annotated[str, Field(max_length=1000)], "AnySpace"]], Field(max_length=PARTS_LIMIT)]
+    parts: Annotated[list[NamedSpace], Field(max_length=PARTS_LIMIT)]
 
     def space(self) -> spaces.Dict:
         """Make the space."""
-        return spaces.Dict([(name, part.space()) for name, part in self.parts])
+        return spaces.Dict([(part.name, part.space.space()) for part in self.parts])
 
 
 class TupleSpace(_Strict):
@@ -213,7 +220,8 @@ def _describe(space: spaces.Space[Any]) -> AnySpace:
     if isinstance(space, Flat):
         return FlatSpace.model_construct(type="Flat", source=_describe(space.source), masks=space.masks)
     if isinstance(space, spaces.Dict):
-        parts = [(name, _describe(part)) for name, part in space.spaces.items()]
+        named = space.spaces.items()
+        parts = [NamedSpace.model_construct(name=name, space=_describe(part)) for name, part in named]
         return DictSpace.model_construct(type="Dict", parts=parts)
     if isinstance(space, spaces.Tuple):
         return TupleSpace.model_construct(type="Tuple", parts=[_describe(part) for part in space.spaces])

@@ -2,7 +2,8 @@
 
 Everything in a `Folder` is opened relative to its descriptor. Links in it are not followed, at any level; pipes and
 devices are refused without waiting for them. A file is written under another name, flushed to the disk, then renamed.
-For POSIX systems: descriptors of folders, locks and the flushing of a folder are theirs.
+For Linux and macOS: descriptors of folders, locks and the flushing of a folder are POSIX's. What the two answer
+differently to is seen to where it matters.
 """
 
 import errno
@@ -20,6 +21,8 @@ from zoo.errors import StorageError, UserError
 
 # O_NONBLOCK: to open a pipe would otherwise wait for its other end.
 CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# A link; a socket or pipe, on Linux; a socket, on macOS; a folder.
+NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EOPNOTSUPP, errno.EISDIR)
 
 # Of a run: its rows of metrics; what the terminal could not be told.
 METRICS, NOTES = "metrics.jsonl", "notes.txt"
@@ -129,8 +132,11 @@ class Folder:
         """Remove a file, or a link itself. Raises UserError for a folder."""
         try:
             os.unlink(name, dir_fd=self.descriptor)
-        except IsADirectoryError:
-            raise self._no_file(name) from None
+        except OSError:  # of a folder: EISDIR on Linux, EPERM on macOS
+            status = self._status(name)
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                raise self._no_file(name) from None
+            raise
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -148,13 +154,17 @@ class Folder:
 
     def _rename(self, part: str, name: str) -> None:
         os.replace(part, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
-        os.fsync(self.descriptor)
+        try:
+            os.fsync(self.descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that cannot flush a folder
+                raise
 
     def _open(self, name: str, flags: int) -> int:
         try:
             descriptor = os.open(name, flags | CAREFULLY, 0o666, dir_fd=self.descriptor)
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # a link, a socket or pipe, a folder
+            if error.errno in NO_FILE:
                 raise self._no_file(name) from None
             raise
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
