@@ -16,8 +16,8 @@ Kernels = Literal["auto", "torch"]
 
 # Ids that are the same stepped as arrays, bit for bit (zoo.envs.dynamics).
 NATIVE = {"Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"}
-# Environments from which on arrays are faster: measured with 1 to 64 of each id, level at 2 to 6, at 10 of the cheapest,
-# MountainCarContinuous; 1.7 to 3.6 times as fast with 8 of the others (docs/performance.md).
+# Environments from which on arrays are faster, measured with 1 to 64 of each id (docs/performance.md): they are level
+# with 2 to 6, with 10 of the cheapest, MountainCarContinuous.
 MANY = 8
 
 

@@ -24,6 +24,7 @@ def play_both(env_id: str, num_steps: int, **kwargs: Any) -> list[int]:
     assert isinstance(native.vector.vector, NativeEnvs)
     assert native.mode is AutoresetMode.DISABLED
     native.spec.check_same(sync.spec)
+    assert native.vector.action_space == sync.vector.action_space
     rng, lengths = np.random.default_rng(0), []
     np.testing.assert_array_equal(native.reset(), sync.reset())
     for t in range(num_steps):
