@@ -1,6 +1,6 @@
 """What stepping environments as arrays brings: steps a second of `--vec sync` and `--vec native`, as Markdown tables.
 
-python docs/studies/native.py       five minutes; both take turns, and medians of turns count
+python docs/studies/native.py       ten minutes; both take turns, and medians of turns count
 """
 
 import statistics
@@ -40,7 +40,7 @@ def stepped(env: str, count: int, vec: str) -> Callable[[], float]:
 def learning(env: str, count: int, vec: str) -> Callable[[], float]:
     """What measures PPO as it learns, in a process of its own."""
     settings = {"num_envs": count, "num_steps": ROLLOUT // count, "batch_size": 1024, "num_epochs": 4, "vec": vec}
-    workload = Workload(algorithm="ppo", env=env, warmup=2 * ROLLOUT, steps=6 * ROLLOUT, settings=settings)
+    workload = Workload(algorithm="ppo", env=env, warmup=ROLLOUT, steps=3 * ROLLOUT, settings=settings)
     return lambda: run(workload, "zoo", threads=1)["steps_per_second"]
 
 
@@ -56,7 +56,7 @@ def row(env: str, count: int, measure: Callable[[str, int, str], Callable[[], fl
 if __name__ == "__main__":
     for title, envs, counts, measure, turns in (
         ("environments alone", sorted(NATIVE), (1, 2, 4, 8, 16, 64), stepped, 25),
-        ("PPO", ["Acrobot-v1", "Pendulum-v1"], (16, 64), learning, 5),
+        ("PPO", ["Acrobot-v1", "Pendulum-v1"], (16, 64), learning, 3),
     ):
         print(f"\n| {title} | number | sync | native | ratio |\n|---|---|---|---|---|")
         for env in envs:
