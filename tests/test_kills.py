@@ -53,7 +53,7 @@ def changes_of(name: str, vec: str) -> dict[str, Any]:
 
 
 def has(name: str, vec: str) -> bool:
-    """Whether an entry can learn from it: of native vector environments there is CartPole's."""
+    """Whether an entry can learn from it: the native vector environment is CartPole's here."""
     return vec != "native" or gym.spaces.Discrete in registry.load_class(name).spaces
 
 

@@ -297,6 +297,13 @@ ELSEWHERE = {
         [f"zoo.crosscheck.{name}" for name in ("check", "data", "oracles", "sb3", "updates")],
         "crosscheck/test_crosscheck.py",
     ),
+    **dict.fromkeys(
+        [
+            f"zoo.envs.dynamics.{name}"
+            for name in ("acrobot", "cartpole", "mountain_car", "mountain_car_continuous", "pendulum", "scalars")
+        ],
+        "envs/test_dynamics.py",
+    ),
     "zoo.envs.replay": "runs/test_checkpoint.py",
     "zoo.parts.discrete": "parts/test_policies.py",
     "zoo.parts.rmsprop": "parts/test_optim.py",

@@ -14,8 +14,11 @@ Engine = Literal["inline", "processes", "ray"]
 Compile = Literal["auto", "on", "off"]
 Kernels = Literal["auto", "torch"]
 
-NATIVE = {"CartPole-v1"}  # ids whose own vector environment was shown to be the same, episode for episode
-MANY = 16  # environments: with fewer, native code gains little
+# Ids that are the same stepped as arrays, bit for bit (zoo.envs.dynamics).
+NATIVE = {"Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"}
+# Environments from which on arrays are faster, measured with 1 to 64 of each id (docs/performance.md): they are level
+# with 2 to 6, with 10 of the cheapest, MountainCarContinuous.
+MANY = 8
 ATARI = {"atari": True, "frame_stack": 4, "clip_reward": True}  # of ale_py's games: Mnih et al. 2015, Methods
 
 

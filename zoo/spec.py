@@ -13,7 +13,7 @@ from gymnasium import spaces
 from zoo.errors import EnvError, UserError
 from zoo.spaces import Array, Flat, Stacked, cast, complaint, is_image
 
-__all__ = ["Array", "Spec", "Unfit", "check_space", "is_atari"]
+__all__ = ["Array", "Spec", "Unfit", "check_space", "clip", "is_atari"]
 
 OBSERVATIONS = (spaces.Box, spaces.Discrete)
 ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -137,12 +137,12 @@ class Spec:
         """Return actions of an algorithm, (B, ...), as environments take them: clipped, scaled, shaped, typed."""
         space = self.action_space
         if isinstance(space, spaces.Box):
-            decoded = self._centre + self._span * _clip(action, *self._clip)
+            decoded = self._centre + self._span * clip(action, *self._clip)
             if self.is_rounded:
-                decoded = _clip(np.floor(decoded), *self._castable)  # before the cast, which would wrap around
+                decoded = clip(np.floor(decoded), *self._castable)  # before the cast, which would wrap around
             # Rounding must not leave the bounds of the space's own dtype.
             decoded = decoded.astype(space.dtype).reshape(-1, *space.shape)
-            return _clip(decoded, space.low, space.high)
+            return clip(decoded, space.low, space.high)
         if isinstance(space, spaces.MultiDiscrete):
             return action.reshape(-1, *space.shape).astype(space.dtype) + space.start
         if isinstance(space, spaces.MultiBinary):
@@ -158,7 +158,7 @@ class Spec:
                 raise UserError(f"the agent was trained for {kind} {mine}; this environment's is {theirs}")
 
 
-def _clip(x: Array, low: Array | float, high: Array | float) -> Array:
+def clip(x: Array, low: Array | float, high: Array | float) -> Array:
     """Do what np.clip does, which takes four times as long for a few numbers."""
     clipped: Array = np.minimum(np.maximum(x, low), high)
     return clipped

@@ -472,7 +472,7 @@ MISTAKES = {
     "run ppo --env CartPole --num-envs 1 --num-steps 16 --batch-size 64": "set batch_size to 16 or less",
     "run ppo --env CartPole --out /dev/null/here": "choose another --out",
     "run ppo --env CartPole --checkpoint-every=": "as 5min",
-    "run ppo --env Pendulum --vec native": "--vec sync",
+    "run ppo --env FrozenLake --vec native": "--vec sync",
     "show poo": "did you mean 'ppo'?",
     "show ppo --env CartPol": "did you mean 'CartPole'?",
     "show ppo --gamma 2": "ppo: gamma = '2': input should be less than or equal to 1",

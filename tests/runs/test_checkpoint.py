@@ -32,9 +32,11 @@ from zoo.cli import main
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
 from zoo.envs.replay import replay
+from zoo.envs.task import Task
 from zoo.errors import RunError, UserError
 from zoo.protocol import Transition
 from zoo.runs.checkpoint import FOLDER, MANIFEST, load, save
+from zoo.settings import NATIVE
 from zoo.spec import Spec
 from zoo.storage.files import Folder, open_folder
 from zoo.storage.state import Unpacker, pack
@@ -132,6 +134,8 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo, normalised": ("ppo", {"normalize_obs": True, "normalize_reward": True}),
     "a2c in processes": ("a2c", {"vec": "async"}),
     "a2c on a native vector environment": ("a2c", {"vec": "native", "num_envs": 4}),
+    "ppo on native Pendulums": ("ppo", {"vec": "native"}),
+    "sac on native mountain cars": ("sac", {"vec": "native", "env": "MountainCarContinuous-v0"}),
     "qac on integers": ("qac", {"env": "FrozenLake-v1"}),
 }
 
@@ -207,16 +211,23 @@ def test_an_environment_that_is_not_deterministic_is_reported_and_its_episode_re
     assert result.evaluation is not None
 
 
-@pytest.mark.parametrize("vec", ["sync", "async", "native"])
-def test_environments_are_replayed_to_where_they_were(vec: str) -> None:
+@pytest.mark.parametrize(
+    ("env_id", "vec"),
+    [("CartPole-v1", "sync"), ("CartPole-v1", "async"), *((env_id, "native") for env_id in sorted(NATIVE))],
+)
+def test_environments_are_replayed_to_where_they_were(env_id: str, vec: str) -> None:
     def make() -> Envs:
-        return Envs(vectorize("CartPole-v1", 3, vec), SeedSequence(5))
+        return Envs(vectorize(Task(env_id, {"max_episode_steps": 90}), 3, vec), SeedSequence(5))
+
+    def some_actions() -> Any:
+        discrete = isinstance(envs.spec.action_space, spaces.Discrete)
+        return rng.integers(2, size=3) if discrete else rng.uniform(-1, 1, (3, 1)).astype(np.float32)
 
     envs = make()
     envs.reset()
     rng = np.random.default_rng(0)
     for _ in range(137):
-        envs.step(rng.integers(2, size=3), np.zeros(3))
+        envs.step(some_actions(), np.zeros(3))
     tensors: dict[str, torch.Tensor] = {}
     state = pack(envs, "envs", tensors)
     other = make()
@@ -224,7 +235,7 @@ def test_environments_are_replayed_to_where_they_were(vec: str) -> None:
     Unpacker(tensors).restore(other, state, "envs")
     assert not len(replay(other))
     for _ in range(50):
-        action = rng.integers(2, size=3)
+        action = some_actions()
         one, two = (each.step(action, np.zeros(3)) for each in (envs, other))
         for mine, theirs in zip(one.transition, two.transition, strict=True):
             np.testing.assert_array_equal(mine, theirs)

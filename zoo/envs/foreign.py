@@ -19,7 +19,7 @@ class Watched:
 
     def __init__(self, vector: VectorEnv[Any, Any, Any]) -> None:
         self.vector: Any = vector
-        self.close = vector.close
+        self.close, self.action_space = vector.close, vector.action_space
         self.shape = (vector.num_envs,)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
-from zoo.envs.native import _native
+from zoo.envs.native import native
 from zoo.envs.pool import Pool
 from zoo.envs.sync import Sync, _guarded, making
 from zoo.envs.task import EnvLike, Task
@@ -17,8 +17,8 @@ from zoo.errors import UserError
 def vectorize(env: EnvLike | Task, num_envs: int, vec: str = "sync") -> VectorEnv[Any, Any, Any]:
     """Return `num_envs` copies of what a task makes, or (num_envs = 1) an environment itself.
 
-    `vec`: sync steps them in this process, async each in its own, native uses the id's own vector environment, envpool
-    that package's. Raises UserError where there is none.
+    `vec`: sync steps them in this process, async each in its own, native as arrays (zoo.envs.native), envpool by that
+    package. Raises UserError where that cannot be.
     """
     task = env if isinstance(env, Task) else Task(env)
     if isinstance(task.env, gym.Env) and num_envs != 1:
@@ -29,9 +29,7 @@ def vectorize(env: EnvLike | Task, num_envs: int, vec: str = "sync") -> VectorEn
             raise UserError(f"--vec {vec} makes environments of ids alone, with nothing around them; use --vec sync")
         if vec == "envpool":
             return Pool(name, num_envs, **task.kwargs)
-        if gym.spec(name).vector_entry_point is None:
-            raise UserError(f"{name} has no vector environment of its own; use --vec sync or --vec async")
         with making(f"the vector environment of {name}"):
-            return _native(name, num_envs, **task.kwargs)
+            return native(name, num_envs, **task.kwargs)
     factories = [partial(_guarded, task, index) for index in range(num_envs)]
     return Workers(factories) if vec == "async" and not isinstance(task.env, gym.Env) else Sync(factories)
