@@ -61,7 +61,7 @@ def page_link(name: str) -> str:
 
 def cell(path: str) -> str:
     entry = registry.load().cells[path]
-    return ", ".join(map(page_link, entry.algorithms)) or f"empty: {entry.empty}"
+    return ", ".join(map(page_link, entry.algorithms)) + (", with a model" if entry.model else "")
 
 
 def taxonomy() -> str:

@@ -172,6 +172,13 @@ class Discounted(Protocol):
 
 
 @runtime_checkable
+class WithModel(Protocol):
+    """A Config of an entry that looks ahead by a model: the environment's own, "exact", or one that it learns."""
+
+    model: str
+
+
+@runtime_checkable
 class Optimizer(Protocol):
     """A module that steps parameters down a loss. Its own tensors stay out of saved agents."""
 

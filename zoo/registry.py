@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 
 class CellEntry(BaseModel):
-    """Who fills a cell, or why nobody can."""
+    """Who fills a cell, and why they need a model of the environment, if they do."""
 
     model_config = ConfigDict(extra="forbid")
 
     algorithm: str | None = None
     also: list[str] = []
-    empty: str | None = None
+    model: str | None = None
 
     @property
     def algorithms(self) -> list[str]:
@@ -142,7 +142,7 @@ def read(paths: Iterable[Path]) -> Registry:
             cell = merged.cells[str(Cell(key))]
             names = list(dict.fromkeys(cell.algorithms + entry.algorithms))
             cell.algorithm, cell.also = (names[0], names[1:]) if names else (None, [])
-            cell.empty = None if names else entry.empty or cell.empty
+            cell.model = entry.model or cell.model
     _check(merged)
     return merged
 
@@ -166,7 +166,7 @@ def _joined(known: AlgorithmEntry, more: AlgorithmEntry, place: str) -> Algorith
 
 
 def _check(registry: Registry) -> None:
-    """A UserError unless every algorithm stands in exactly one cell, and every other cell says why it is empty."""
+    """Raise UserError unless every algorithm stands in exactly one cell, and every cell has one."""
     placed: dict[str, str] = {}
     for key, cell in registry.cells.items():
         for name in cell.algorithms:
@@ -176,8 +176,8 @@ def _check(registry: Registry) -> None:
             if name in placed:
                 raise UserError(f"algorithm {name!r} stands in two cells: {placed[name]} and {key}")
             placed[name] = key
-        if not cell.algorithms and not cell.empty:
-            raise UserError(f"cell {key} has neither an algorithm nor a reason why it is empty")
+        if not cell.algorithms:
+            raise UserError(f"cell {key} has no algorithm")
     for name in registry.algorithms.keys() - placed.keys():
         raise UserError(f"algorithm {name!r} stands in no cell")
 

@@ -4,7 +4,7 @@ Algorithms see observations and actions in one form: images and floats as they a
 integers, Box actions flat and in [-1, 1], Discrete actions counted from 0.
 """
 
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +13,7 @@ from gymnasium import spaces
 from zoo.errors import EnvError, UserError
 from zoo.spaces import Array, Flat, Stacked, cast, complaint, is_image
 
-__all__ = ["Array", "Spec", "Unfit", "check_space", "clip", "is_atari"]
+__all__ = ["Array", "Model", "Outcomes", "Spec", "Unfit", "check_space", "clip", "is_atari"]
 
 OBSERVATIONS = (spaces.Box, spaces.Discrete)
 ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -25,6 +25,22 @@ class Unfit(Exception):  # noqa: N818
     def __init__(self, what: str, fits: Array, values: Array | None = None) -> None:
         self.index = int(np.argmin(fits.reshape(len(fits), -1).all(1)))
         super().__init__(what if values is None else f"{what}: {values[self.index]}")
+
+
+class Outcomes(NamedTuple):
+    """What each of A actions may lead to from each of N observations: K outcomes, arrays or tensors."""
+
+    next_obs: Any  # (N, A, K, ...)
+    probability: Any  # (N, A, K), the sum over K is 1
+    reward: Any  # (N, A, K)
+    terminated: Any  # (N, A, K), flags, or how likely it is
+
+
+class Model(Protocol):
+    """What an environment does, known rather than learned."""
+
+    def outcomes(self, obs: Array, actions: Array) -> Outcomes:
+        """Return what `actions`, (A, ...) in the environment's units, lead to from observations, (N, ...)."""
 
 
 class Spec:
@@ -55,6 +71,7 @@ class Spec:
         if action_space.shape and 0 in action_space.shape:
             raise UserError(f"action space {action_space} has no dimension to choose in; expected at least one")
         self.observation_space, self.action_space = observation_space, action_space
+        self.model: Model | None = None  # the environment's own, for entries that look ahead with it
         self.is_bounded = True  # whether every dimension of a Box action is (discrete actions always are)
         self.scale_actions = scale_actions
         self.obs_shape: tuple[int, ...] = observation_space.shape or ()
@@ -92,6 +109,11 @@ class Spec:
         self._span = np.ones_like(low)
         self._centre[scaled], self._span[scaled] = half + centre, span
         self._castable = _castable(np.dtype(space.dtype)) if self.is_rounded else (-np.inf, np.inf)
+
+    @property
+    def action_bounds(self) -> tuple[Array, Array]:
+        """The lowest and the highest Box action as algorithms act, (A,) each; infinite where there is none."""
+        return self._clip
 
     @property
     def action_sizes(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from zoo.taxonomy import AXES, Cell, Data, Strategy, Target
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
-    """Show the cube: each cell with its algorithms, or why it has none."""
+    """Show the cube: each cell with its algorithms."""
     if as_json:
         click.echo(json.dumps([cell_json(cell) for cell in registry.find()], indent=2, ensure_ascii=False))
         return
@@ -30,7 +30,7 @@ def list_(as_json: bool) -> None:
 
 def _describe(cell: Cell) -> str:
     entry = registry.find(strategy=cell.strategy, data=cell.data, target=cell.target)[cell]
-    return "[bold]" + ", ".join(entry.algorithms) + "[/bold]" if entry.algorithms else f"[dim]{entry.empty}[/dim]"
+    return "[bold]" + ", ".join(entry.algorithms) + "[/bold]" + (" [dim]with a model[/dim]" if entry.model else "")
 
 
 @click.command()
@@ -58,8 +58,8 @@ def lookup(what: str | None, strategy: str | None, data: str | None, target: str
         for name in entry.algorithms:
             algorithm = registry.get(name)
             click.echo(f"  {name}: {algorithm.title} ({algorithm.paper})\n    {algorithm.equation}")
-        if entry.empty:
-            click.echo(f"  empty: {entry.empty}")
+        if entry.model:
+            click.echo(f"  no model-free entry can stand here: {entry.model}")
 
 
 def _lookup_algorithm(name: str, as_json: bool) -> None:
@@ -91,7 +91,7 @@ def cell_json(cell: Cell) -> dict[str, Any]:
         "cell": str(cell),
         **{axis: str(getattr(cell, axis)) for axis in AXES},
         "algorithms": entry.algorithms,
-        "empty": entry.empty,
+        "model": entry.model,
     }
 
 

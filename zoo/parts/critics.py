@@ -52,6 +52,15 @@ class EnsembleLinear(nn.Module):
         return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
 
 
+def ensemble_mlp(size: int, widths: Sequence[int], activation: Activation) -> nn.Sequential:
+    """Return E networks with layers of these widths, the first the inputs' and the last the outputs'."""
+    *hidden, (width_in, width_out) = pairwise(widths)
+    layers: list[nn.Module] = []
+    for each in hidden:
+        layers += [EnsembleLinear(size, *each), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers, EnsembleLinear(size, width_in, width_out))
+
+
 class QEnsemble(nn.Module):
     """E independent Q(s, a) of given actions, (E, N), or the first `size` of them, (size, N).
 
@@ -64,10 +73,7 @@ class QEnsemble(nn.Module):
         self.encoder = Encoder(spec)
         self.choices = () if isinstance(spec.action_space, spaces.Box) else spec.action_sizes
         widths = [self.encoder.num_features + sum(spec.action_sizes), *hidden]
-        layers: list[nn.Module] = []
-        for width_in, width_out in pairwise(widths):
-            layers += [EnsembleLinear(size, width_in, width_out), ACTIVATIONS[activation]()]
-        self.net = nn.Sequential(*layers, EnsembleLinear(size, hidden[-1], 1))
+        self.net = ensemble_mlp(size, [*widths, 1], activation)
 
     def forward(self, obs: Tensor, action: Tensor, size: int | None = None) -> Tensor:
         if self.choices:

@@ -14,12 +14,13 @@ from zoo.buffers import ReplayBuffer
 from zoo.envs.autoreset import autoreset_mode
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
+from zoo.envs.models import ExactModel, exact_model
 from zoo.envs.normalize import ObsNormalizer, RewardClipper, RewardNormalizer
 from zoo.envs.task import Task
 from zoo.errors import UserError, told
-from zoo.protocol import Algorithm, Buffer, Discounted, Source
+from zoo.protocol import Algorithm, Buffer, Discounted, Source, WithModel
 from zoo.settings import Settings
-from zoo.spec import Spec
+from zoo.spec import Model, Spec
 from zoo.storage.agent import Agent
 from zoo.training.compile import compile_step
 from zoo.training.kernels.acting import DirectActor
@@ -53,17 +54,28 @@ def assemble(
 
 def _agent(
     settings: Settings,
+    task: Task,
     spec: Spec,
     make_stream: SeedSequence,
     init: Agent | None,
     normalizer: ObsNormalizer | None = None,
 ) -> Agent:
     """Make the agent. Weights and statistics of `init` must be there before anything acts or observes."""
+    if isinstance(settings.config, WithModel) and settings.config.model == "exact":
+        spec.model = _exact_model(settings, task)
     algo = registry.make(settings.algorithm, spec, settings.config, make_stream, settings.run.device)
     agent = Agent(settings.algorithm, algo, spec, normalizer)
     if init is not None:
         agent.start_from(init)
     return agent
+
+
+def _exact_model(settings: Settings, task: Task) -> ExactModel:
+    """Return the model of the environment as it is. Raises UserError if the run changes what it observes or rewards."""
+    for name in ("normalize_obs", "normalize_reward", "clip_reward"):
+        if getattr(settings.run, name):
+            raise UserError(f"{name} does not go with model = exact, which knows the environment's own numbers")
+    return exact_model(task)
 
 
 def _inline(
@@ -80,7 +92,7 @@ def _inline(
     )
     if run.normalize_obs:
         envs.spec.num_frames = 1  # each stack is whitened as a whole, by the statistics of its own step
-    agent = _agent(settings, envs.spec, make_stream, init, envs.obs_normalizer)
+    agent = _agent(settings, task, envs.spec, make_stream, init, envs.obs_normalizer)
     algo: Algorithm = agent.algo
     buffer = _make_buffer(settings, algo, envs.spec, envs.num_envs)
     acting = None
@@ -125,7 +137,8 @@ def _reward_normalizer(settings: Settings) -> RewardNormalizer | RewardClipper |
     return RewardNormalizer(settings.run.num_envs, settings.config.gamma)
 
 
-def _make(name: str, config: Any, spec: Spec, seeds: SeedSequence) -> Algorithm:
+def _make(name: str, config: Any, model: Model | None, spec: Spec, seeds: SeedSequence) -> Algorithm:
+    spec.model = model
     return registry.make(name, spec, config, seeds)
 
 
@@ -137,11 +150,11 @@ def _remote(
     spec = Spec(vector.single_observation_space, vector.single_action_space, scale_actions=run.scale_actions)
     mode = autoreset_mode(vector)
     vector.close()
-    agent = _agent(settings, spec, make_stream, init)
+    agent = _agent(settings, task, spec, make_stream, init)
     algo: Algorithm = agent.algo
     buffer = _make_buffer(settings, algo, spec, run.actors * run.num_envs)
     assignment = Assignment(
-        make=partial(_make, settings.algorithm, settings.config),
+        make=partial(_make, settings.algorithm, settings.config, spec.model),
         task=task,
         num_envs=run.num_envs,
         vec=run.vec,

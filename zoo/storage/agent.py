@@ -15,7 +15,7 @@ from zoo.errors import EnvError, UserError, said
 from zoo.protocol import END, Algorithm, Optimizer
 from zoo.spaces import Array, Flat, cast, complaint
 from zoo.spec import Spec, Unfit
-from zoo.storage.description import Description, describe
+from zoo.storage.description import Description, describe, describe_model
 from zoo.storage.files import METRICS, Folder, open_folder
 from zoo.storage.state import saved_names
 from zoo.storage.tensors import differences, forms, write_tensors
@@ -138,6 +138,7 @@ class Agent(nn.Module):
             config=registry.to_json(self.algo.config),
             spaces=describe(self.spec),
             normalize_obs=self.obs_normalizer is not None,
+            model=describe_model(self.spec),
         )
         with folder.write(WEIGHTS) as file:
             write_tensors(file, self.weights())

@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
+from zoo.envs.models import ExactModel
 from zoo.spaces import Array, Flat, Stacked
 from zoo.spec import Spec
 
@@ -223,6 +224,13 @@ class Spaces(_Strict):
         return Spec(self.observation_space.space(), self.action_space.space(), scale_actions=self.scale_actions)
 
 
+class Source(_Strict):
+    """The environment whose exact model an agent looks ahead with."""
+
+    env: Annotated[str, Field(max_length=100)]
+    kwargs: dict[Annotated[str, Field(max_length=100)], Any]
+
+
 class Description(_Strict):
     """An agent, but for its weights."""
 
@@ -230,6 +238,14 @@ class Description(_Strict):
     config: dict[Annotated[str, Field(max_length=100)], Any]
     spaces: Spaces
     normalize_obs: bool
+    model: Source | None = None
+
+    def spec(self) -> Spec:
+        """Make the Spec. Raises ValueError, AssertionError or UserError if there is none, or none that is supported."""
+        spec = self.spaces.spec()
+        if self.model is not None:
+            spec.model = ExactModel(self.model.env, self.model.kwargs)
+        return spec
 
 
 def describe(spec: Spec) -> Spaces:
@@ -239,6 +255,13 @@ def describe(spec: Spec) -> Spaces:
         action_space=_describe(spec.action_space),
         scale_actions=spec.scale_actions,
     )
+
+
+def describe_model(spec: Spec) -> Source | None:
+    """Describe the exact model of a Spec, if it has one."""
+    if not isinstance(spec.model, ExactModel):
+        return None
+    return Source.model_construct(env=spec.model.env_id, kwargs=spec.model.kwargs)
 
 
 def _describe(space: spaces.Space[Any]) -> AnySpace:

@@ -59,7 +59,7 @@ def _read_description(file: str, data: Any) -> tuple[Description, Spec, Any]:
         raise UserError(f"{file} has schema {schema!r}; expected {SCHEMA}")
     try:
         description = Description.model_validate(data)
-        spec, cls = description.spaces.spec(), registry.load_class(description.algorithm)
+        spec, cls = description.spec(), registry.load_class(description.algorithm)
     except ValidationError as error:
         first = error.errors()[0]
         where, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
