@@ -41,6 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ppo": {"num_steps": 8, "batch_size": 64, "num_epochs": 8},
     "a2c": {"optimizer": "adam"},
     "qac": {"total_steps": 6144, "baseline": True, "hidden": (64, 64), "activation": "relu", "learning_rate": 0.003},
+    "tdv": {"total_steps": 6144, "exploration_fraction": 0.5},
     "dqn": {"exploration_fraction": 0.5},
     "d3qn": {"exploration_fraction": 0.5},
     "ddpg": DETERMINISTIC,
@@ -83,7 +84,8 @@ def train(name: str, make: Callable[[], gym.Env[Any, Any]]) -> zoo.Agent:
 
 def values(algo: Any, probe: Probe) -> Array:
     with torch.no_grad():
-        found: Array = algo.critic(torch.as_tensor(probe.observations())).numpy()
+        critic = algo.v if hasattr(algo, "v") else algo.critic
+        found: Array = critic(torch.as_tensor(probe.observations())).numpy()
     return found
 
 

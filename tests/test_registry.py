@@ -97,7 +97,9 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_own_file_has_the_eight_cells_and_no_other() -> None:
     assert list(yaml.safe_load(OWN.read_text(encoding="utf-8"))["cells"]) == [str(cell) for cell in CELLS]
     assert len(CELLS) == 8
-    assert all(bool(entry.algorithms) != bool(entry.empty) for entry in registry.load().cells.values())
+    cells = registry.load().cells
+    assert all(entry.algorithms for entry in cells.values())
+    assert {path for path, entry in cells.items() if entry.model} == {"value/off/v", "value/on/v"}
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -134,7 +136,7 @@ def test_tuned_settings_resolve_on_an_environment_that_exists(name: str, env: st
 
 def test_lookup_gives_the_canonical_algorithm_first() -> None:
     assert registry.lookup("policy/on/v")[:2] == zoo.lookup(Cell("POLICY/on/V"))[:2] == ["ppo", "a2c"]
-    assert registry.lookup("value/on/v") == []
+    assert registry.lookup("value/on/v") == ["tdv"]
 
 
 @pytest.mark.parametrize("path", ["", "policy", "policy/on", "policy/on/v/x", "policy/maybe/v", "on/policy/v"])
@@ -211,10 +213,11 @@ def test_several_user_registries(user: Path, tmp_path: Path, monkeypatch: pytest
     assert registry.lookup("policy/on/v")[-2:] == ["toy", "doll"]
 
 
-def test_user_registry_may_fill_an_empty_cell(user: Path) -> None:
+def test_user_registry_may_join_a_cell_that_needs_a_model(user: Path) -> None:
     user.write_text(TOY_REGISTRY.replace("policy/on/v", "value/on/v"), encoding="utf-8")
     entry = registry.load().cells["value/on/v"]
-    assert (entry.algorithms, entry.empty) == (["toy"], None)
+    assert entry.algorithms == ["tdv", "toy"]
+    assert entry.model is not None
 
 
 # What is wrong -> what the one line must name: the place, and the nearest fix

@@ -109,22 +109,23 @@ def table_rows(text: str) -> Iterator[list[str]]:
 def test_list_shows_all_eight_cells() -> None:
     shown = list(table_rows(output("list")))
     entries = [registry.load().cells[str(cell)] for cell in CELLS]
-    texts = [squeezed(", ".join(entry.algorithms) or str(entry.empty)) for entry in entries]
-    assert [text for row in shown for text in row[2:]] == texts
+    texts = [", ".join(entry.algorithms) + (" with a model" if entry.model else "") for entry in entries]
+    assert [text for row in shown for text in row[2:]] == list(map(squeezed, texts))
     assert [row[:2] for row in shown] == [
         [strategy, f"{data}-policy"] for strategy in ("value", "policy") for data in ("off", "on")
     ]
 
 
-def test_list_json_has_eight_cells_filled_or_explained() -> None:
+def test_list_json_has_eight_cells_all_filled() -> None:
     cells = json.loads(output("list", "--json"))
     assert len({cell["cell"] for cell in cells}) == len(cells) == 8
-    assert all(bool(cell["algorithms"]) != bool(cell["empty"]) for cell in cells)
+    assert all(cell["algorithms"] for cell in cells)
+    assert {cell["cell"] for cell in cells if cell["model"]} == {"value/off/v", "value/on/v"}
     assert {name for cell in cells for name in cell["algorithms"]} == set(ALGORITHMS)
 
 
 @pytest.mark.parametrize("cell", [str(cell) for cell in CELLS])
-def test_lookup_cell_names_its_algorithms_or_says_why_there_are_none(cell: str) -> None:
+def test_lookup_cell_names_its_algorithms_and_why_they_need_a_model(cell: str) -> None:
     entry = registry.load().cells[cell]
     text = output("lookup", cell)
     assert text.startswith(f"{cell}\n")
@@ -132,7 +133,8 @@ def test_lookup_cell_names_its_algorithms_or_says_why_there_are_none(cell: str) 
         algorithm = registry.get(name)
         assert f"{name}: {algorithm.title} ({algorithm.paper})" in text
         assert algorithm.equation in text
-    assert entry.algorithms or str(entry.empty) in text
+    assert ("no model-free entry" in text) == (entry.model is not None)
+    assert (entry.model or "") in text
     assert [each["cell"] for each in json.loads(output("lookup", cell, "--json"))] == [cell]
 
 

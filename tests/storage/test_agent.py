@@ -20,7 +20,7 @@ from zoo.envs.make import vectorize
 from zoo.envs.normalize import ObsNormalizer
 from zoo.errors import UserError
 from zoo.parts.critics import Q
-from zoo.parts.networks import Policy
+from zoo.parts.networks import Policy, V
 from zoo.parts.squashed import Deterministic, SquashedPolicy
 from zoo.protocol import END, Optimizer, Progress
 from zoo.settings import resolve
@@ -44,7 +44,7 @@ def make(name: str, space: Any, **settings: Any) -> Agent:
     """An agent whose policy is far from uniform."""
     spec, cls = Spec(OBS, space), registry.load_class(name)
     algo: Any = registry.make(name, spec, cls.Config(hidden=(8,), **settings), SeedSequence(0))
-    net = algo.actor if hasattr(algo, "actor") else algo.q
+    net = next(getattr(algo, name) for name in ("actor", "q", "v") if hasattr(algo, name))
     with torch.no_grad():
         if isinstance(net, SquashedPolicy):
             net.mean.bias.fill_(0.8)
@@ -54,7 +54,7 @@ def make(name: str, space: Any, **settings: Any) -> Agent:
         elif isinstance(net, Policy) and net.is_box:
             last_linear(net).bias.fill_(0.6)
             net.log_std.fill_(-1.0)
-        else:
+        elif not isinstance(net, V):  # whose actions are ε-greedy, by what a model says
             head = net.advantage if isinstance(net, Q) else last_linear(net)
             head.bias.copy_(torch.tensor([2.0, 0.0, -1.0]))
     return Agent(name, algo, spec)
@@ -84,6 +84,9 @@ def clipped(mean: float, std: float) -> Cdf:
 def policy_cdf(agent: Agent, obs: Array) -> Cdf:
     """How likely an action up to x is in one state, from what the network says there."""
     algo = agent.algo
+    if hasattr(algo, "v"):
+        probabilities = policy_probabilities(agent, obs)
+        return lambda x: ((algo.actions[:, 0].numpy() <= x[:, None]) * probabilities).sum(1)
     with torch.no_grad():
         out = algo.actor(torch.from_numpy(obs[None]))
     if isinstance(algo.actor, Deterministic):
@@ -98,12 +101,15 @@ def policy_probabilities(agent: Agent, obs: Array) -> Array:
     """Softmax, or ε-greedy with ε at its end."""
     algo, state = agent.algo, torch.from_numpy(obs[None])
     with torch.no_grad():
-        if not hasattr(algo, "q"):
+        if hasattr(algo, "v"):
+            q = algo.action_values(state, algo.model(state), algo.v)[0].numpy()
+        elif hasattr(algo, "q"):
+            q = algo.q(state)[0].numpy()
+        else:
             logits = algo.actor.net(state)[0].double().numpy()
             return np.array(np.exp(logits) / np.exp(logits).sum())
-        q = algo.q(state)[0].numpy()
     epsilon = algo.config.epsilon_end
-    return np.array(epsilon / 3 + (1 - epsilon) * (np.arange(3) == q.argmax()))
+    return np.array(epsilon / len(q) + (1 - epsilon) * (np.arange(len(q)) == q.argmax()))
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS)

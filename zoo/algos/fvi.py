@@ -95,17 +95,19 @@ class FVI(nn.Module):
         fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
         return schedule(self.config.epsilon_start, self.config.epsilon_end, fraction)
 
-    def q(self, obs: Tensor, outcomes: Outcomes, v: V) -> Tensor:
+    def action_values(self, obs: Tensor, outcomes: Outcomes, v: V) -> Tensor:
         """Return the values of all candidates, one step ahead of `obs`, (N, A)."""
         q = lookahead(outcomes, v(outcomes.next_obs), self.config.gamma)
         return allow(q, obs, self.num_masks) if self.num_masks else q
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
-        policy = EpsilonGreedy(self.q(obs, self.model(obs), self.v), self.epsilon(progress), masked=self.num_masks > 0)
+        policy = EpsilonGreedy(
+            self.action_values(obs, self.model(obs), self.v), self.epsilon(progress), masked=self.num_masks > 0
+        )
         return self.actions[policy.sample(policy.noise(len(obs), generator=self.generator))], None
 
     def greedy(self, obs: Tensor) -> Tensor:
-        return self.actions[self.q(obs, self.model(obs), self.v).argmax(-1)]
+        return self.actions[self.action_values(obs, self.model(obs), self.v).argmax(-1)]
 
     def update(self, batch: Segment, progress: Progress) -> dict[str, Tensor]:
         learning_rate = schedule(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)
@@ -125,7 +127,9 @@ class FVI(nn.Module):
             metrics["model_loss"] = model_loss.detach()
         with torch.no_grad():  # y is a constant: V(s) moves towards it, not V(s') towards V(s)
             outcomes = self.model(batch.obs) if known is None else known
-            target = self.q(batch.obs, outcomes, self.target_v).amax(-1)  # (N,), of the best a, whoever acted
+            target = self.action_values(batch.obs, outcomes, self.target_v).amax(
+                -1
+            )  # (N,), of the best a, whoever acted
         v = self.v(batch.obs)  # (N,)
         penalty = F.smooth_l1_loss if self.config.loss == "huber" else F.mse_loss
         v_loss = penalty(v, target)

@@ -77,17 +77,19 @@ class TDV(nn.Module):
         fraction = min(progress.fraction / self.config.exploration_fraction, 1.0)
         return schedule(self.config.epsilon_start, self.config.epsilon_end, fraction)
 
-    def q(self, obs: Tensor, outcomes: Outcomes, v: V) -> Tensor:
+    def action_values(self, obs: Tensor, outcomes: Outcomes, v: V) -> Tensor:
         """Return the values of all candidates, one step ahead of `obs`, (N, A)."""
         q = lookahead(outcomes, v(outcomes.next_obs), self.config.gamma)
         return allow(q, obs, self.num_masks) if self.num_masks else q
 
     def act(self, obs: Tensor, progress: Progress) -> tuple[Tensor, None]:
-        policy = EpsilonGreedy(self.q(obs, self.model(obs), self.v), self.epsilon(progress), masked=self.num_masks > 0)
+        policy = EpsilonGreedy(
+            self.action_values(obs, self.model(obs), self.v), self.epsilon(progress), masked=self.num_masks > 0
+        )
         return self.actions[policy.sample(policy.noise(len(obs), generator=self.generator))], None
 
     def greedy(self, obs: Tensor) -> Tensor:
-        return self.actions[self.q(obs, self.model(obs), self.v).argmax(-1)]
+        return self.actions[self.action_values(obs, self.model(obs), self.v).argmax(-1)]
 
     def update(self, batch: Transition[Tensor], progress: Progress) -> dict[str, Tensor]:
         learning_rate = schedule(self.config.learning_rate, self.config.learning_rate_end, progress.fraction)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.random import SeedSequence
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from zoo.crosscheck.updates import BOX, DISCRETE, ENVS, NOW, OBS, STEPS, as_segm
 from zoo.parts.discrete import EpsilonGreedy
 from zoo.parts.targets import vtrace
 from zoo.protocol import Segment, Transition, map_fields
-from zoo.spec import Spec
+from zoo.spec import Array, Outcomes, Spec
 
 TOLERANCE = 1e-10
 STATES, ACTIONS, GAMMA = 6, 4, 0.9
@@ -358,7 +359,118 @@ def sac() -> Iterator[Check]:
         yield Check("sac", 2, "naive sum", f"soft returns of {n} step{'s' * (n > 1)}", difference, TOLERANCE)
 
 
+class Known:
+    """The model of a random problem of six states, four actions and three outcomes each, some of which end it."""
+
+    def __init__(self) -> None:
+        rng, shape = np.random.default_rng(11), (STATES, ACTIONS, 3)
+        self.next_state, self.reward = rng.integers(STATES, size=shape), rng.normal(size=shape)
+        self.probability, self.terminated = rng.dirichlet(np.ones(3), shape[:2]), rng.random(shape) < 0.2
+
+    def outcomes(self, obs: Array, actions: Array) -> Outcomes:
+        """Return what each action may lead to from each state."""
+        fields = (self.next_state, self.probability, self.reward, self.terminated)
+        return Outcomes(*(field[obs[:, None], actions] for field in fields))
+
+    def ahead(self, state: int, action: int, value: Any) -> float:
+        """Return the mean of what the action brings, outcome by outcome."""
+        total = 0.0
+        for k in range(3):
+            at = state, action, k
+            future = 0.0 if self.terminated[at] else GAMMA * float(value[self.next_state[at]])
+            total += self.probability[at] * (self.reward[at] + future)
+        return total
+
+    def optimum(self) -> Array:
+        """Return V*, by policy iteration with exact solves."""
+        policy = np.zeros(STATES, np.int64)
+        while True:
+            moves, rewards = np.zeros((STATES, STATES)), np.zeros(STATES)
+            for s, k in np.ndindex(STATES, 3):
+                at = s, policy[s], k
+                rewards[s] += self.probability[at] * self.reward[at]
+                moves[s, self.next_state[at]] += self.probability[at] * ~self.terminated[at]
+            value = np.linalg.solve(np.eye(STATES) - GAMMA * moves, rewards)
+            q = [[self.ahead(s, a, value) for a in range(ACTIONS)] for s in range(STATES)]
+            better = np.argmax(q, 1)
+            if (better == policy).all():
+                return value
+            policy = better
+
+
+def modelled(name: str, **settings: Any) -> Any:
+    """Return an entry on that problem, its V a table and its optimiser plain descent."""
+    spec = Spec(spaces.Discrete(STATES), spaces.Discrete(ACTIONS))
+    spec.model = Known()
+    config = registry.load_class(name).Config(model="exact", gamma=GAMMA, loss="mse", **settings)
+    algo: Any = registry.make(name, spec, config, SeedSequence(0))
+    algo.v = Table(torch.randn(STATES, generator=torch.Generator().manual_seed(12)))
+    algo.optimizer = Descent(algo.v.rows)
+    return algo.to(torch.get_default_dtype())
+
+
+def states(batch: Transition[Tensor]) -> Transition[Tensor]:
+    """Return the same rows with observations as whole numbers, (T, B)."""
+    return batch._replace(obs=batch.obs.squeeze(-1).long(), next_obs=batch.next_obs.squeeze(-1).long())
+
+
+def fvi() -> Iterator[Check]:
+    """Steps that put V(s) on its target, for all states at once, are value iteration: it ends at V*."""
+    with precision(torch.float64):
+        algo = modelled("fvi", target_every=1, learning_rate=STATES / 2)
+        algo.target_v = Table(algo.v.rows.detach())
+        batch = states(tabular(13, uniform))
+        every = batch._replace(obs=torch.arange(STATES).expand(STEPS, STATES))
+        rows = map_fields(lambda field: field[0, :1].expand(1, STATES), every)._replace(obs=every.obs[:1])
+        for _ in range(400):
+            algo.update(drawn(rows), NOW)
+        optimum = algo.v.rows.detach() - torch.from_numpy(algo.model.model.optimum())
+        found = algo.greedy(torch.arange(STATES)).tolist()
+        value = algo.v.rows.tolist()
+        best = [int(np.argmax([algo.model.model.ahead(s, a, value) for a in range(ACTIONS)])) for s in range(STATES)]
+    yield Check("fvi", 2, "policy iteration", "V after 400 sweeps", optimum.abs().max().item(), TOLERANCE)
+    yield Check("fvi", 2, "naive sum", "greedy actions that differ", float(np.sum(np.array(found) != best)), TOLERANCE)
+
+
+def naive_lambda_return(batch: Transition[Tensor], value: Any, lam: float, t: int, b: int) -> Any:
+    """Return the forward view: all n-step returns weighed by (1 - λ) λⁿ⁻¹, the last by what is left.
+
+    Sutton and Barto 2018, equations 12.3 and 12.18
+    """
+    total, weight, rewards, discount = torch.zeros(()), 1.0, torch.zeros(()), 1.0
+    for row in range(t, STEPS):
+        rewards += discount * batch.reward[row, b]
+        discount *= GAMMA * float(~batch.terminated[row, b])
+        n_step = rewards + discount * value[batch.next_obs[row, b]]
+        if batch.terminated[row, b] or batch.truncated[row, b] or row == STEPS - 1:
+            return total + weight * n_step
+        total = total + weight * (1 - lam) * n_step
+        weight *= lam
+    raise AssertionError
+
+
+def tdv() -> Iterator[Check]:
+    """One step on a table, against V(s) ← V(s) + η 2/(TB) (G^λ - V(s)), summed row by row; what it acts on."""
+    with precision(torch.float64):
+        algo = modelled("tdv", lam=0.8, learning_rate=0.5)
+        batch, table = states(tabular(14, uniform)), algo.v.rows.detach().clone()
+        found = algo.greedy(torch.arange(STATES)).tolist()
+        value = table.tolist()
+        best = [int(np.argmax([algo.model.model.ahead(s, a, value) for a in range(ACTIONS)])) for s in range(STATES)]
+        algo.update(batch, NOW)
+        expected = table.clone()
+        for t, b in np.ndindex(STEPS, ENVS):
+            state = batch.obs[t, b]
+            error = naive_lambda_return(batch, table, 0.8, t, b) - table[state]
+            expected[state] += 0.5 * 2 / (STEPS * ENVS) * error
+        difference = (algo.v.rows - expected).abs().max().item()
+    yield Check("tdv", 2, "forward view", "one update of a table by λ-returns", difference, TOLERANCE)
+    yield Check("tdv", 2, "naive sum", "greedy actions that differ", float(np.sum(np.array(found) != best)), TOLERANCE)
+
+
 CHECKS = {
+    "fvi": fvi,
+    "tdv": tdv,
     "sarsa": sarsa,
     "qac": qac,
     "impala": impala,

@@ -46,7 +46,7 @@ def candidates(spec: Spec, count: int) -> Array:
 def lookahead(outcomes: Outcomes, next_value: Tensor, gamma: float) -> Tensor:
     """Q(s, a) = Σ_k p_k (r_k + γ (1 - d_k) V(s'_k)), (N, A); `next_value` is (N, A, K).
 
-                                                                     Sutton and Barto 2018, equation 4.2
+    Sutton and Barto 2018, equation 4.2
     """
     future = gamma * (1 - outcomes.terminated) * next_value  # no future after a termination, outcome by outcome
     return (outcomes.probability * (outcomes.reward + future)).sum(-1)
@@ -116,7 +116,9 @@ class Inputs(nn.Module):
     def pairs(self, features: Tensor) -> Tensor:
         """Each observation beside each candidate, (N·A, I)."""
         count = len(self.actions)
-        return self(features.repeat_interleave(count, 0), self.actions.repeat(len(features), *self.actions[0].shape))
+        return self(
+            features.repeat_interleave(count, 0), self.actions.repeat(len(features), *[1] * (self.actions.ndim - 1))
+        )
 
 
 class VectorModel(nn.Module):

@@ -142,7 +142,10 @@ class Agent(nn.Module):
         )
         with folder.write(WEIGHTS) as file:
             write_tensors(file, self.weights())
-        folder.write_json(DESCRIPTION, {"schema": SCHEMA} | description.model_dump())
+        described = description.model_dump()
+        if described["model"] is None:
+            del described["model"]
+        folder.write_json(DESCRIPTION, {"schema": SCHEMA} | described)
 
 
 def _encoded(obs: Any, spec: Spec, masks: Any) -> Array:

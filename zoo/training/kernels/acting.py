@@ -18,6 +18,7 @@ NETWORKS = (
     "zoo.parts.networks",
     "zoo.parts.cnn",
     "zoo.parts.critics",
+    "zoo.parts.models",
     "zoo.parts.squashed",
 )  # where others are; by name: not every entry imports both
 
