@@ -4,6 +4,7 @@ Algorithms see observations and actions in one form: images and floats as they a
 integers, Box actions flat and in [-1, 1], Discrete actions counted from 0.
 """
 
+import math
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -90,9 +91,12 @@ class Spec:
                 () if isinstance(action_space, spaces.Discrete) else (len(self.action_sizes),)
             )
             self.action_dtype: np.dtype[Any] = np.dtype(np.int64)
+        choices = 0 if isinstance(action_space, spaces.Box) else sum(self.action_sizes)
+        if self.num_masks not in (0, choices):
+            raise UserError(f"{self.num_masks:,} action masks for {action_space}; expected {choices:,}, or none")
 
     def _set_box(self, space: spaces.Box) -> None:
-        self.action_shape = (int(np.prod(space.shape)),)
+        self.action_shape = (math.prod(space.shape),)
         self.action_dtype = np.dtype(np.float32)
         self.is_rounded = not np.issubdtype(space.dtype, np.floating)
         low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
@@ -123,7 +127,7 @@ class Spec:
         if isinstance(self.action_space, spaces.MultiDiscrete):
             return tuple(int(n) for n in self.action_space.nvec.reshape(-1))
         if isinstance(self.action_space, spaces.MultiBinary):
-            return (2,) * int(np.prod(self.action_space.shape))
+            return (2,) * math.prod(self.action_space.shape)
         return self.action_shape
 
     def encode_obs(self, given: Array, num_envs: int) -> Array:

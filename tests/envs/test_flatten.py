@@ -266,6 +266,36 @@ def test_epsilon_greedy_explores_what_is_allowed_alone() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("worth", [-2e8, -1e15])
+def test_the_worst_values_are_still_better_than_what_is_not_allowed(worth: float) -> None:
+    torch.manual_seed(0)
+    q = Q(SPEC, (8,), "relu")
+    q.advantage.bias.fill_(worth)
+    found = q(OBS.expand(1000, -1))
+    assert int(found[0].argmax()) in ALLOWED
+    policy = EpsilonGreedy(found, 0.5, masked=True)
+    drawn = policy.sample(policy.noise(1000, generator=torch.Generator().manual_seed(1)))
+    assert set(drawn.tolist()) == set(ALLOWED)
+    assert policy.mean(found)[0].item() == pytest.approx(worth, rel=1e-3)
+
+
+@torch.no_grad()
+def test_a_dueling_mean_is_over_the_allowed_actions_alone() -> None:
+    torch.manual_seed(0)
+    q = Q(SPEC, (8,), "relu", dueling=True)
+    assert q.value is not None
+    features = q.body(OBS)
+    value, advantage = q.value(features)[0], q.advantage(features)[0, list(ALLOWED)]
+    expected = value + advantage - advantage.sum() / 2
+    assert q(OBS)[0, list(ALLOWED)].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    # What a forbidden action is worth changes nothing, and an end, where all are forbidden, is no division by 0.
+    before = q(OBS)[0, list(ALLOWED)].tolist()
+    q.advantage.bias[1] += 100
+    assert q(OBS)[0, list(ALLOWED)].tolist() == before
+    assert q(torch.zeros(1, 6)).isfinite().all()
+
+
+@torch.no_grad()
 def test_where_an_episode_has_ended_nothing_is_worth_anything_but_nothing_is_infinite() -> None:
     ended = torch.tensor([[0.1, -0.3, 0, 0, 0, 0]])
     q = Q(SPEC, (8,), "relu")

@@ -158,6 +158,9 @@ def test_a_large_replay_costs_nothing_until_training(originals: dict[str, Path],
 
 OBS, ACT = "spaces.observation_space", "spaces.action_space"
 DISCRETE = {"type": "Discrete", "n": 3, "start": 0, "dtype": "int64"}
+SWITCHES = {"type": "MultiBinary", "shape": [2]}
+GIANT = {"type": "Box", "low": ["0.0"], "high": ["1.0"], "dtype": "float32", "shape": [10**4] * 8}
+FLAT = {"type": "Flat", "source": DISCRETE, "masks": 3}
 MULTI = {"type": "MultiDiscrete", "nvec": [2, 2], "start": [0, 0], "dtype": "int64"}
 
 # What is changed -> its new value, and what the one line must name
@@ -200,7 +203,9 @@ DESCRIPTIONS: dict[str, tuple[str, Any, list[str]]] = {
     "shape another": (f"{OBS}.shape", [4], ["3 low and 3 high bounds; shape [4] needs 1 or 4"]),
     "shape of many dimensions": (f"{OBS}.shape", [1] * 100_000, ["shape", "at most 32"]),
     "shape giant": (f"{OBS}.shape", [10**9], ["shape.0", f"{SPACE_LIMIT}"]),
-    "shape giant product": (f"{OBS}.shape", [10**4] * 8, ["shape", f"expected at most {SPACE_LIMIT:,}"]),
+    "shape giant product": (OBS, GIANT, ["observation_space", f"expected at most {SPACE_LIMIT:,}"]),
+    "shape whose product overflows": (ACT, SWITCHES | {"shape": [2**22] * 3}, ["action_space", "at most 4,194,304"]),
+    "masks of other actions": (OBS, FLAT, ["3 action masks", "expected 0"]),
     "bounds not as many": (f"{OBS}.low", ["0.0"], ["1 low and 3 high bounds"]),
     "bounds NaN": (f"{OBS}.low", ["nan"] * 3, ["low has values that are no float32"]),
     "bounds words": (f"{OBS}.low", ["a", "b", "c"], ["could not convert", "'a'"]),
@@ -309,6 +314,9 @@ def test_memory_is_bounded_before_anything_is_allocated(folder: Path, tmp_path: 
         "space": lambda at: describe(at, OBS, {**box_json(), "shape": [2 * 10**8]}),
         "space within its limit": lambda at: describe(at, OBS, {**box_json(), "shape": [10**6]}),
         "choices": lambda at: describe(at, ACT, DISCRETE | {"n": 10**12}),
+        "many switches": lambda at: describe(at, ACT, SWITCHES | {"shape": [SPACE_LIMIT, 1000]}),
+        "many parts": lambda at: describe(at, OBS, FLAT | {"source": many_boxes("Tuple"), "masks": 0}),
+        "many named parts": lambda at: describe(at, OBS, FLAT | {"source": many_boxes("Dict"), "masks": 0}),
         "many choices": lambda at: describe(at, ACT, MULTI | {"nvec": [10**9] * 9, "start": [0] * 9}),
         "text": lambda at: os.truncate(at / DESCRIPTION, 2**40),
         "weights": lambda at: os.truncate(at / WEIGHTS, 2**40),
@@ -348,6 +356,13 @@ def spaces_at_their_limit(folder: Path) -> None:
     describe(folder, OBS, {**box_json(), "shape": [35, SPACE_LIMIT // 35, 1], "dtype": "uint8"})
     describe(folder, ACT, {**box_json(), "shape": [SPACE_LIMIT]})
     describe(folder, "normalize_obs", False)
+
+
+def many_boxes(kind: str) -> dict[str, Any]:
+    """A Tuple or a Dict of spaces of which each is within the limit."""
+    box = box_json() | {"shape": [SPACE_LIMIT], "dtype": "float64"}
+    parts = [box if kind == "Tuple" else {"name": str(number), "space": box} for number in range(200)]
+    return {"type": kind, "parts": parts}
 
 
 def box_json() -> dict[str, Any]:

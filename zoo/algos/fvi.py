@@ -127,9 +127,7 @@ class FVI(nn.Module):
             metrics["model_loss"] = model_loss.detach()
         with torch.no_grad():  # y is a constant: V(s) moves towards it, not V(s') towards V(s)
             outcomes = self.model(batch.obs) if known is None else known
-            target = self.action_values(batch.obs, outcomes, self.target_v).amax(
-                -1
-            )  # (N,), of the best a, whoever acted
+            target = self.action_values(batch.obs, outcomes, self.target_v).amax(-1)  # (N,), of the best a
         v = self.v(batch.obs)  # (N,)
         penalty = F.smooth_l1_loss if self.config.loss == "huber" else F.mse_loss
         v_loss = penalty(v, target)

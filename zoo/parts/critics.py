@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from zoo.parts.discrete import allow
+from zoo.parts.discrete import allow, mean_allowed
 from zoo.parts.networks import ACTIVATIONS, Activation, Distribution, Encoder, linear, mlp
 from zoo.parts.policies import Categorical, take
 from zoo.spec import Spec
@@ -18,7 +18,8 @@ from zoo.spec import Spec
 class Q(nn.Module):
     """The values of all discrete actions at once, (N, A).
 
-    Dueling: Q(s, a) = V(s) + A(s, a) - mean_a A(s, a), two heads on one body.    Wang et al. 2016, equation 9
+    Dueling: Q(s, a) = V(s) + A(s, a) - mean_a A(s, a), two heads on one body; the mean is over allowed actions.
+    Wang et al. 2016, equation 9
     """
 
     def __init__(self, spec: Spec, hidden: Sequence[int], activation: Activation, *, dueling: bool = False) -> None:
@@ -32,7 +33,7 @@ class Q(nn.Module):
         features = self.body(obs)
         advantage = self.advantage(features)
         if self.value is not None:
-            advantage = self.value(features) + advantage - advantage.mean(-1, keepdim=True)
+            advantage = self.value(features) + advantage - mean_allowed(advantage, obs, self.masks)
         return allow(advantage, obs, self.masks) if self.masks else advantage
 
 

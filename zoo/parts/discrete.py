@@ -34,12 +34,22 @@ class MultiCategorical:
         return torch.stack([part.entropy() for part in self.parts], -1).sum(-1)
 
 
-NEVER = -1e8  # in the place of values and logits of actions that are not allowed; finite, so that 0 x NEVER is 0
+# In the place of values and logits of actions that are not allowed: finite, so that 0 x NEVER is 0, also in gradients,
+# and below every value that can be learned, whose square must be a float32 (1e38).
+NEVER = -1e30
 
 
 def allow(values: Tensor, obs: Tensor, num_masks: int) -> Tensor:
     """Values or logits, (N, A), of the actions that observations, (N, F + A), allow; NEVER for the others."""
     return torch.where(obs[..., -num_masks:] > 0, values, NEVER)
+
+
+def mean_allowed(values: Tensor, obs: Tensor, num_masks: int) -> Tensor:
+    """Mean of values, (N, A), over the actions that observations, (N, F + A), allow, (N, 1); over all without masks."""
+    if not num_masks:
+        return values.mean(-1, keepdim=True)
+    allowed = (obs[..., -num_masks:] > 0).float()
+    return (allowed * values).sum(-1, keepdim=True) / allowed.sum(-1, keepdim=True).clamp(min=1)
 
 
 class EpsilonGreedy:

@@ -15,7 +15,7 @@ from zoo.envs.models import ExactModel
 from zoo.spaces import Array, Flat, Stacked
 from zoo.spec import Spec
 
-SPACE_LIMIT = 2**22  # elements of a space: an image of 1024 x 1024 x 4
+SPACE_LIMIT = 2**22  # elements of a space with all of its parts: an image of 1024 x 1024 x 4
 PARTS_LIMIT = 1000  # of a Dict or a Tuple
 
 Integer = Literal["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -45,14 +45,16 @@ class BoxSpace(_Strict):
             return spaces.Box(np.full(shape, low[0]), np.full(shape, high[0]), shape, dtype.type)
         return spaces.Box(low.reshape(shape), high.reshape(shape), shape, dtype.type)
 
+    @property
+    def size(self) -> int:
+        """The number of its elements."""
+        return math.prod(self.shape)
+
     @model_validator(mode="after")
     def _has_bounds_that_fit(self) -> Self:
-        size = math.prod(self.shape)
-        if size > SPACE_LIMIT:
-            raise ValueError(f"shape {self.shape} has {size:,} elements; expected at most {SPACE_LIMIT:,}")
-        if not len(self.low) == len(self.high) in {1, size}:
+        if not len(self.low) == len(self.high) in {1, self.size}:
             found = f"{len(self.low)} low and {len(self.high)} high"
-            raise ValueError(f"{found} bounds; shape {self.shape} needs 1 or {size} of each")
+            raise ValueError(f"{found} bounds; shape {self.shape} needs 1 or {self.size} of each")
         for name in ("low", "high"):
             if not _fits(_numbers(getattr(self, name)), self.dtype):
                 raise ValueError(f"{name} has values that are no {self.dtype}")
@@ -70,12 +72,10 @@ class StackedSpace(_Strict):
         """Make the space."""
         return Stacked(self.source.space(), self.frames)
 
-    @model_validator(mode="after")
-    def _is_small(self) -> Self:
-        size = self.frames * math.prod(self.source.shape)
-        if size > SPACE_LIMIT:
-            raise ValueError(f"{self.frames} frames of {self.source.shape}: expected at most {SPACE_LIMIT:,} elements")
-        return self
+    @property
+    def size(self) -> int:
+        """The number of its elements."""
+        return self.frames * self.source.size
 
 
 class DiscreteSpace(_Strict):
@@ -90,6 +90,11 @@ class DiscreteSpace(_Strict):
         """Make the space."""
         dtype: Any = np.dtype(self.dtype).type
         return spaces.Discrete(self.n, start=self.start, dtype=dtype)
+
+    @property
+    def size(self) -> int:
+        """The number of its choices, which networks see one-hot."""
+        return self.n
 
     @model_validator(mode="after")
     def _fits_its_dtype(self) -> Self:
@@ -111,6 +116,11 @@ class MultiDiscreteSpace(_Strict):
         dtype: Any = np.dtype(self.dtype).type
         return spaces.MultiDiscrete(np.array(self.nvec), dtype=dtype, start=np.array(self.start))
 
+    @property
+    def size(self) -> int:
+        """The number of choices of all dimensions."""
+        return sum(map(int, np.array(self.nvec).reshape(-1)))
+
     @model_validator(mode="after")
     def _fits_its_dtype(self) -> Self:
         for name in ("nvec", "start"):
@@ -128,6 +138,11 @@ class MultiBinarySpace(_Strict):
     def space(self) -> spaces.MultiBinary:
         """Make the space."""
         return spaces.MultiBinary(self.shape if len(self.shape) > 1 else self.shape[0])
+
+    @property
+    def size(self) -> int:
+        """The number of choices of all dimensions."""
+        return 2 * math.prod(self.shape)
 
 
 class NamedSpace(_Strict):
@@ -147,6 +162,11 @@ class DictSpace(_Strict):
         """Make the space."""
         return spaces.Dict([(part.name, part.space.space()) for part in self.parts])
 
+    @property
+    def size(self) -> int:
+        """The sizes of its parts together."""
+        return sum(part.space.size for part in self.parts)
+
 
 class TupleSpace(_Strict):
     """A Tuple of spaces."""
@@ -158,6 +178,11 @@ class TupleSpace(_Strict):
         """Make the space."""
         return spaces.Tuple([part.space() for part in self.parts])
 
+    @property
+    def size(self) -> int:
+        """The sizes of its parts together."""
+        return sum(part.size for part in self.parts)
+
 
 class FlatSpace(_Strict):
     """Observations of another space as flat vectors, with the masks of so many actions behind them."""
@@ -167,23 +192,13 @@ class FlatSpace(_Strict):
     masks: Annotated[int, Field(ge=0, le=SPACE_LIMIT)]
 
     def space(self) -> Flat:
-        """Make the space. Raises ValueError if it is larger than `SPACE_LIMIT`."""
-        source = self.source.space()
-        if flat_size(source) > SPACE_LIMIT:
-            raise ValueError(f"{flat_size(source):,} elements; expected at most {SPACE_LIMIT:,}")
-        return Flat(source, self.masks)
+        """Make the space."""
+        return Flat(self.source.space(), self.masks)
 
-
-def flat_size(space: spaces.Space[Any]) -> int:
-    """Return the length of the vectors into which gymnasium flattens a space; 0 for one that it cannot flatten."""
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
-        return sum(map(flat_size, parts))
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    if isinstance(space, spaces.MultiDiscrete):
-        return sum(int(n) for n in space.nvec.reshape(-1))
-    return math.prod(space.shape or ())
+    @property
+    def size(self) -> int:
+        """The number of its elements."""
+        return self.source.size + self.masks
 
 
 def _numbers(texts: Iterable[str]) -> Array:
@@ -218,6 +233,14 @@ class Spaces(_Strict):
     observation_space: AnySpace
     action_space: AnySpace
     scale_actions: bool
+
+    @model_validator(mode="after")
+    def _are_small(self) -> Self:
+        for name in ("observation_space", "action_space"):
+            size = getattr(self, name).size
+            if size > SPACE_LIMIT:
+                raise ValueError(f"{name} has {size:,} elements; expected at most {SPACE_LIMIT:,}")
+        return self
 
     def spec(self) -> Spec:
         """Make the Spec. Raises ValueError or AssertionError if there are no such spaces, or none that it supports."""
