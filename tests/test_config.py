@@ -3,6 +3,7 @@
 from dataclasses import FrozenInstanceError
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from zoo.algos.a2c import A2C
@@ -182,3 +183,36 @@ def test_schedule_goes_from_start_to_end_or_stays(
     start: float, end: float | None, progress: float, expected: float
 ) -> None:
     assert schedule(start, end, progress) == expected
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ('{"a": NaN}', "the float nan cannot be kept as JSON"),
+        ('{"a": [1, -Infinity]}', "the float -inf cannot be kept as JSON"),
+        ({"a": [float("nan")]}, "the float nan cannot be kept as JSON"),
+        ({"a": {"b": lambda: 0}}, "cannot be kept as JSON; a function that makes the environment may use anything"),
+        ({"a": np.float32(1)}, "the float32 .* cannot be kept as JSON"),
+        (nested(960), "nested more than 16 deep"),
+        ("[" * 5000, "is no JSON: .*recursion"),
+        ('{"a": ' + "9" * 5000 + "}", "is no JSON: .*digits"),
+    ],
+)
+def test_arguments_are_what_json_can_hold(given: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        build(Run, {"env_kwargs": given}, "here")
+    assert len(str(raised.value)) < 700
+    assert "\n" not in str(raised.value)
+
+
+def test_all_else_is_taken_as_it_is() -> None:
+    given = {"a": [1, 2.5, None, True, "x", {"b": []}], "c": (1, 2)}
+    assert build(Run, {"env_kwargs": given}, "here").env_kwargs == given
+    assert build(Run, {"env_kwargs": nested(15)}, "here").env_kwargs == nested(15)

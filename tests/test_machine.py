@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.machine import flushes_subnormals, peak_memory, safe_path, torch_settings
+from zoo.machine import flushes_subnormals, nothing_from_here, peak_memory, safe_path, torch_settings
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +85,15 @@ def test_children_do_not_look_into_the_working_directory(before: str | None, mon
         assert first_on_the_path() != "''"
         raise KeyError
     assert os.environ.get("PYTHONSAFEPATH") == before
+
+
+def test_nothing_is_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    kept = ["/nowhere", str(tmp_path.parent), *sys.path]
+    given = ["", ".", str(tmp_path), str(tmp_path / "link"), *kept]
+    monkeypatch.setattr(sys, "path", list(given))
+    with contextlib.suppress(KeyError), nothing_from_here():
+        assert sys.path == kept
+        raise KeyError
+    assert sys.path == given

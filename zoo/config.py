@@ -5,6 +5,7 @@ values out of range, whether they come from Python, registry.yaml or the command
 """
 
 import json
+import math
 import re
 import types
 from collections.abc import Mapping
@@ -13,17 +14,38 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
 
 import pydantic
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic.fields import FieldInfo
 
-from zoo.errors import UserError, nearest
+from zoo.errors import UserError, nearest, told
 
-__all__ = ["Field", "Kind", "Widths", "build", "config", "describe", "field_info", "is_config", "schedule"]
+__all__ = ["Field", "Kind", "Plain", "Widths", "build", "config", "describe", "field_info", "is_config", "schedule"]
 
 T = TypeVar("T")
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]  # of a network's hidden layers
+DEPTH = 16  # of arguments inside one another
+
+
+def _check_plain(value: Any, depth: int = 0) -> None:
+    if depth > DEPTH:
+        raise ValueError(f"nested more than {DEPTH} deep")
+    if isinstance(value, dict | list | tuple):
+        for part in (*value, *value.values()) if isinstance(value, dict) else value:
+            _check_plain(part, depth + 1)
+    elif not (value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))):
+        kind = f"the {type(value).__name__} {told(value, repr):.50}"
+        raise ValueError(f"{kind} cannot be kept as JSON; a function that makes the environment may use anything")
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return `values`. Raises ValueError unless JSON can hold them: it has text, finite numbers and lists of them."""
+    _check_plain(values)
+    return values
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(_plain)]  # what JSON can hold
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
@@ -49,7 +71,8 @@ def build(cls: type[T], values: Mapping[str, Any], owner: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][:1])
-        raise UserError(f"{owner}: {name} = {first['input']!r}: {_explain(first, known.get(name))}") from None
+        given = f"{told(first['input'], repr):.200}"
+        raise UserError(f"{owner}: {name} = {given}: {_explain(first, known.get(name))}") from None
 
 
 FORMS = {int: "; write it as 100000, 100k or 1e5", tuple: "; write it as 64,64"}
@@ -99,8 +122,8 @@ def _from_text(value: Any, kind: "Kind") -> Any:
     if kind.type is dict:
         try:
             return json.loads(value)
-        except json.JSONDecodeError as error:
-            raise UserError(f'{value!r} is no JSON: {error}; expected an object such as {{"g": 9.0}}') from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f'{value!r:.200} is no JSON: {error}; expected an object such as {{"g": 9.0}}') from None
     if kind.type is tuple:
         return _parts(value.strip())
     return whole_number(value) if kind.type is int else value

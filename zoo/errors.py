@@ -1,12 +1,27 @@
 """Errors for people: what was wrong, what was expected and the nearest fix; each kind has an exit code of its own."""
 
 import difflib
+import os
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
+
+LIMIT = 600  # characters of a message that quotes what may be a stranger's, or of any length
+# Where the code of others lies.
+LIBRARIES = ("<", *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib")))
+LIBRARIES += (f"{Path(__file__).parent}{os.sep}",)
 
 
 class UserError(ValueError):
-    """A mistake in a command, an argument, the registry or an environment; the command line exits with 2."""
+    """A mistake in a command, an argument, the registry or an environment; the command line exits with 2.
+
+    Its message is one line without control characters, whatever it quotes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class RunError(RuntimeError):
@@ -60,6 +75,25 @@ def told(value: Any, tell: Callable[[Any], str] = str) -> str:
 def said(error: BaseException) -> str:
     """Return the kind of an error and its message."""
     return f"{type(error).__name__}: {told(error)}"
+
+
+def located(error: BaseException) -> str:
+    """Return the kind of an error, its message, and the file and line where it was raised, unless that is a library."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [f"{file}:{line}" for file, line in frames if not file.startswith(LIBRARIES)]
+    return brief(said(error)) + (f" ({own[-1]})" if own else "")
+
+
+def printable(text: str) -> str:
+    """Return a text as one line in which control characters, which a terminal would obey, are escaped."""
+    line = " ".join(filter(None, map(str.strip, text.splitlines())))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def brief(text: str) -> str:
+    """Return a text as `printable` does, and of at most `LIMIT` characters: what it quotes may be a stranger's."""
+    line = printable(text)
+    return line if len(line) <= LIMIT else f"{line[: LIMIT - 150]} ... {line[-130:]}"
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

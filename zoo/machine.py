@@ -68,6 +68,24 @@ def safe_path() -> Iterator[None]:
             os.environ["PYTHONSAFEPATH"] = before
 
 
+@contextmanager
+def nothing_from_here() -> Iterator[None]:
+    """Import nothing from the working directory inside: a file there may have the name of a package."""
+    before = list(sys.path)
+    sys.path[:] = [entry for entry in before if not _is_here(entry)]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _is_here(entry: str) -> bool:
+    try:
+        return os.path.samefile(entry or ".", ".")
+    except OSError:  # of an entry that is not there
+        return False
+
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that stop a run
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from zoo import registry
-from zoo.config import Field, build, config, field_info
+from zoo.config import Field, Plain, build, config, field_info
 from zoo.errors import UserError, nearest
 
 Vec = Literal["auto", "sync", "async", "native", "envpool"]
@@ -39,7 +39,7 @@ class Run:
     lag: int = Field(0, ge=0, description="inline engine: updates between refreshes of the policy that acts")
     ray_address: str | None = Field(None, description="an existing Ray cluster; none starts a local one")
     vec: Vec = Field("auto", description="who steps environments: this process, processes of their own, native code")
-    env_kwargs: dict[str, Any] = Field({}, description='arguments of the environment, as JSON: {"g": 9.0}')
+    env_kwargs: Plain = Field({}, description='arguments of the environment, as JSON: {"g": 9.0}')
     wrap: tuple[str, ...] = Field((), description="wrappers, innermost first: module:Wrapper or file.py:Wrapper")
     atari: bool = Field(False, description="every 4th frame, 84x84 and grey, after 30 no-ops at most; for ale_py's ids")
     frame_stack: int = Field(1, ge=1, le=64, description="observations shown together, the newest last; 4 with --atari")

@@ -107,7 +107,7 @@ class Flat(spaces.Box):
         mask = np.concatenate([np.asarray(part).reshape(-1) for part in parts])
         if mask.dtype.kind not in "biuf" or len(mask) != self.masks or not np.isin(mask, (0, 1)).all():
             found = "none" if given is None else f"{' '.join(told(given, repr).split()):.100}"
-            raise EnvError(f"action_mask is {found}; expected {self.masks} values of 0 and 1, one for each action")
+            raise EnvError(f"action_mask is {found}; expected {self.masks:,} values of 0 and 1, one for each action")
         return mask.astype(np.float32)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
-from zoo.envs.ids import make_env, resolve_id
+from zoo.envs import minatar
+from zoo.envs.ids import is_supplied, make_env, resolve_id
 from zoo.errors import UserError
 from zoo.spec import is_atari
 
@@ -79,3 +80,33 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(gym, "make", missing)
     with pytest.raises(UserError, match=r"pip install -e '\.\[box2d\]'"):
         make_env("LunarLander-v3")
+
+
+@pytest.mark.parametrize(
+    ("name", "supplied"),
+    [
+        ("CartPole-v1", True),
+        ("FrozenLake-v1", True),
+        ("LunarLander-v3", True),
+        ("HalfCheetah-v5", True),
+        ("MinAtar/Breakout-v1", True),
+        ("phys2d/CartPole-v1", False),
+        ("tabular/Blackjack-v0", False),
+        ("GymV21Environment-v0", False),
+        ("Elsewhere-v0", False),
+        ("Ape-v0", False),
+    ],
+)
+def test_what_a_folder_may_name_is_gymnasiums_own_or_an_extras(
+    name: str, supplied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minatar.register()
+    monkeypatch.setattr(gym, "registry", dict(gym.registry))
+    for own, entry in (("Elsewhere-v0", "gymnasium_envs.box2d:Env"), ("Ape-v0", "ale_python:Env")):
+        monkeypatch.setitem(gym.registry, own, gym.envs.registration.EnvSpec(own, entry_point=entry))
+    assert is_supplied(name) is supplied
+
+
+def test_atari_games_are_supplied() -> None:
+    pytest.importorskip("ale_py")
+    assert is_supplied(resolve_id("Pong"))

@@ -110,7 +110,7 @@ def test_each_environment_has_the_seed_that_it_is_given() -> None:
             {"render_mode": "rgb_array"},
             "native of Pendulum-v1 has no argument 'render_mode'.*--vec sync",
         ),
-        ("Pendulum-v1", {"gravity": 3.0}, "Pendulum-v1 cannot be made: .*gravity"),
+        ("Pendulum-v1", {"gravity": 3.0}, "Pendulum-v1 cannot be made with .*gravity"),
         ("FrozenLake-v1", {}, "FrozenLake-v1 has no vector environment of its own; use --vec sync"),
     ],
 )

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +17,11 @@ from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 import zoo
 from zoo.cli import main
 from zoo.envs.ids import resolve_id
+from zoo.envs.make import vectorize
 from zoo.envs.task import Task, complete
 from zoo.errors import UserError
 from zoo.runs.prepare import prepare, task_of
+from zoo.runs.resumed import recorded_task, resumed_settings
 from zoo.spaces import Stacked
 from zoo.spec import Spec
 
@@ -64,9 +68,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def forget() -> None:
     """Let the next command import these files anew."""
-    for name in [name for name in gym.registry if name.startswith("Heavy")]:
+    for name in [name for name in gym.registry if name.startswith(("Heavy", "Failing"))]:
         gym.registry.pop(name)
-    for name in [name for name in sys.modules if name.startswith(("heavies", "mine_"))]:
+    for name in [name for name in sys.modules if name.startswith(("heavies", "mine_", "failing"))]:
         del sys.modules[name]
 
 
@@ -116,7 +120,10 @@ def test_a_wrong_name_is_refused_with_the_nearest_fix(own: Path, name: str, mess
         ({"kwargs": {"gravity": 1}}, "unexpected keyword argument 'gravity'"),
         ({"wrap": ("heavies:Doubledd",)}, "has no function or class 'Doubledd'; did you mean 'Doubled'"),
         ({"wrap": ("Doubled",)}, "expected module:Name or path/to/file.py:Name"),
-        ({"wrap": ("{own}/mine.py:broken",)}, "fails on .*: RuntimeError: no; it is called with the environment alone"),
+        (
+            {"wrap": ("{own}/mine.py:broken",)},
+            "fails on .*: RuntimeError: no .*mine.py:20.; it is called with the environment alone",
+        ),
         ({"wrap": ("json:dumps",)}, "json:dumps"),
     ],
 )
@@ -125,6 +132,63 @@ def test_so_are_wrong_arguments_and_wrappers(own: Path, task: dict[str, Any], me
     for env in ("heavies:Heavy-v1", f"{own}/mine.py:make_env"):
         with pytest.raises(UserError, match=message):
             Task(env, **task)()
+
+
+FAILING = """
+import gymnasium as gym
+
+class Failing(gym.Env):
+    def __init__(self, error="ValueError"):
+        raise {"ValueError": ValueError, "KeyError": KeyError, "UserWarning": UserWarning}[error]("two\\nlines")
+
+gym.register("Failing-v0", entry_point=Failing)
+"""
+
+
+@pytest.mark.parametrize("vec", ["sync", "async", "native"])
+@pytest.mark.parametrize("name", ["{own}/failing.py:Failing", "failing:Failing-v0"])
+@pytest.mark.parametrize("error", ["ValueError", "KeyError", "UserWarning"])
+def test_an_error_in_ones_own_constructor_is_one_line_that_says_where(
+    own: Path, name: str, vec: str, error: str
+) -> None:
+    (own / "failing.py").write_text(FAILING)
+    with pytest.raises(UserError) as raised:
+        vectorize(Task(name.format(own=own), {"error": error}), 2, vec)
+    message = str(raised.value)
+    assert "\n" not in message
+    if vec == "native":
+        assert message.endswith("has no vector environment of its own; use --vec sync or --vec async")
+        return
+    assert f"cannot be made with {{'error': '{error}'}}: {error}: " in message
+    assert message.endswith(f"({own}/failing.py:6)")
+    assert type(raised.value.__cause__).__name__ == error
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        ("FrozenLake-v1", {"map_name": "9x9"}, "KeyError: '9x9'$"),
+        ("CartPole-v1", {"max_episode_steps": 0}, "ValueError: .* to be positive, actually: 0$"),
+        ("CartPole-v1", {"render_mode": 5}, "AttributeError"),
+        ("GymV21Environment-v0", {}, "shimmy"),
+        ("phys2d/CartPole-v1", {"a": "x" * 10_000}, "cannot be made with"),
+    ],
+)
+def test_so_is_one_in_gymnasiums(name: str, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        Task(name, kwargs)()
+    assert len(str(raised.value)) <= 600
+    assert "atari" not in str(raised.value)
+
+
+def test_an_import_that_is_interrupted_is_not_half_done(own: Path) -> None:
+    (own / "slow.py").write_text("first = 1\nraise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        resolve_id(f"{own}/slow.py:make_env")
+    (own / "slow.py").write_text("make_env = dict")
+    assert resolve_id(f"{own}/slow.py:make_env")  # not the half that was there before
+    (own / "slower.py").write_text("raise KeyboardInterrupt")
+    assert command("run", "ppo", "--env", "slower.py:make_env").returncode == 130
 
 
 def test_an_object_is_made_already() -> None:
@@ -178,6 +242,61 @@ def test_arguments_that_name_files_are_asked_for_again(own: Path) -> None:
     (folder / "config.json").write_text(json.dumps(record))
     refused = command("eval", "run")
     assert (refused.returncode, "--env-kwargs" in refused.text) == (2, True)
+
+
+def test_a_window_that_a_folder_asks_for_is_not_opened(own: Path) -> None:
+    assert command("run", "ppo", "--env", "CartPole-v1", *SMALL, "--out", "run").returncode == 0
+    record = json.loads((own / "run" / "config.json").read_text())
+    for mode, kept in (("human", {}), (5, {}), ("rgb_array", {"render_mode": "rgb_array"})):
+        record["run"]["env_kwargs"] = {"render_mode": mode}
+        (own / "run" / "config.json").write_text(json.dumps(record))
+        assert recorded_task(own / "run", record, None, {}).kwargs == kept
+        assert resumed_settings(own / "run", None, {}).run.env_kwargs == kept
+
+
+IMPORTING = """
+import pathlib, sys
+from zoo.cli import main
+
+folder, *names = sys.argv[1:]
+for name in names:
+    config = pathlib.Path(folder, "config.json")
+    config.write_text(config.read_text().replace("CartPole-v1", name))
+    for command in (["eval", folder], *([["run", "--resume", folder]] if name == "LunarLander-v3" else [])):
+        try:
+            main(command)
+        except SystemExit as stopped:
+            assert stopped.code == 2, (name, command, stopped.code)
+    config.write_text(config.read_text().replace(name, "CartPole-v1"))
+try:
+    main(["watch", folder, "--video", "x.gif"])
+except SystemExit as stopped:
+    assert stopped.code == 0
+print(*sorted(path.name for path in pathlib.Path().glob("*.imported")))
+try:
+    main(["eval", folder, "--env", "phys2d/CartPole-v1"])
+except SystemExit:
+    print(*sorted(path.name for path in pathlib.Path().glob("*.imported")))
+"""
+
+
+def test_nothing_beside_a_strangers_folder_is_imported(own: Path) -> None:
+    assert command("run", "ppo", "--env", "CartPole-v1", *SMALL, "--vec", "sync", "--out", "run").returncode == 0
+    for module in ("jax", "ale_py", "minatar", "Box2D", "mujoco", "pygame", "seaborn", "cv2", "envpool", "Box"):
+        (own / f"{module}.py").write_text(f"import pathlib\npathlib.Path('{module}.imported').touch()\n")
+    names = ["phys2d/CartPole-v1", "ALE/Pong-v5", "LunarLander-v3"]
+    path = os.pathsep.join([str(own), "", str(Path(zoo.__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING, "run", *names],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    before, control = done.stdout.splitlines()[-2:]
+    assert before == ""
+    assert control == "jax.imported"
 
 
 def test_a_run_of_a_function_says_how_to_go_on(own: Path) -> None:

@@ -113,3 +113,64 @@ def test_what_this_machine_cannot_do_is_refused_before_it_starts(
         zoo.resume(rewritten(stopped, tmp_path, changes))
     with pytest.raises(UserError, match=message):
         runs.prepare("dqn", "CartPole-v1", changes, source="test")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"total_steps": "500"}, None),
+        ({"env_kwargs": {"max_episode_steps": 0}}, "cannot be made with {'max_episode_steps': 0}: ValueError"),
+        ({"env_kwargs": {"render_mode": 5}}, None),
+        ({"env_kwargs": json.loads('{"a":' * 900 + "1" + "}" * 900)}, "nested more than 16 deep"),
+        ({"wrap": ["\x1b[2J:" + "x" * 5000]}, "asks for code of its own"),
+    ],
+)
+def test_an_edited_record_costs_one_line(
+    changes: dict[str, Any], message: str | None, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = rewritten(stopped, tmp_path, changes)
+    with pytest.raises(SystemExit) as raised:
+        main(["run", "--resume", str(run)])
+    shown = capsys.readouterr().err
+    assert raised.value.code == (0 if message is None else 2)
+    if message is not None:
+        assert message in shown
+        assert len(shown.splitlines()) == 1
+        assert len(shown) < 700
+
+
+def test_a_budget_that_is_missing_is_the_default(stopped: Path, tmp_path: Path) -> None:
+    run = rewritten(stopped, tmp_path, {})
+    record = json.loads((run / "config.json").read_text())
+    del record["run"]["total_steps"]
+    (run / "config.json").write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match="the budget changes from 100,000 to 400 steps"):
+        assert zoo.resume(run, total_steps=400).settings.run.total_steps == 400
+
+
+@pytest.mark.parametrize("name", ["eval", "resume"])
+def test_a_strangers_text_commands_no_terminal(
+    name: str, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = rewritten(stopped, tmp_path, {})
+    record = json.loads((run / "config.json").read_text())
+    record |= {"env": "x:\x1b]0;title\x07" + "y" * 900} if name == "eval" else {"versions": {"torch": "\x1b[2J" * 999}}
+    (run / "config.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit):
+        main(["eval", str(run)] if name == "eval" else ["run", "--resume", str(run)])
+    shown = capsys.readouterr().err
+    assert r"\x1b" in shown
+    assert all(character.isprintable() for line in shown.split("\n") for character in line)
+    assert max(map(len, shown.splitlines())) < 700
+
+
+def test_a_refusal_is_one_line_whatever_has_changed(
+    stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = rewritten(stopped, tmp_path, {})
+    with pytest.raises(SystemExit):
+        main(["run", "--resume", str(run), "--total-steps", "250"])
+    shown = capsys.readouterr().err
+    assert shown.startswith("zoo: ")
+    assert "a budget of 250 leaves none" in shown
+    assert len(shown.splitlines()) == 1

@@ -93,7 +93,7 @@ def test_a_full_disk_is_one_line(agent: Agent, tmp_path: Path, monkeypatch: pyte
     (run / "config.json").write_text(json.dumps({"algorithm": "ppo", "env": "Shades-v0"}))
     err = io.StringIO()
     with full_disk(), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stopped:
-        main(["watch", str(run), "--video", str(tmp_path / "x.gif")])
+        main(["watch", str(run), "--env", "Shades-v0", "--video", str(tmp_path / "x.gif")])
     assert (stopped.value.code, err.getvalue().count("\n")) == (5, 1)
     assert sorted(os.listdir(tmp_path)) == ["run"]
 

@@ -5,13 +5,16 @@ Pong                 ALE/Pong-v5, as any Atari game that no other id has the nam
 package:Name-v0      imports the package first, which registers the id
 path/to/file.py:f    what f, a function or a class in that file, returns
 
-The last two run code. Only names that a caller gave may come here, never one that was read from a file.
+The last two run code. Only names that a caller gave may come here, never one that was read from a file, unless
+`runs_code` says that it is none of these, and `is_supplied` that what it means is gymnasium's own, or of an extra.
 """
 
 import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,16 +22,28 @@ from typing import Any, NoReturn
 import gymnasium as gym
 
 from zoo.envs import minatar
-from zoo.errors import UserError, nearest, said
+from zoo.errors import UserError, brief, located, nearest
 from zoo.spec import is_atari
 
 ATARI_EXTRA = "Atari games need an extra: pip install -e '.[atari]'"
-EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "shimmy": "atari", "zoo.envs.minatar": "minatar"}
+EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "zoo.envs.minatar": "minatar"}
 
 
 def runs_code(name: str) -> bool:
     """Whether a name is that of a package or a file, which resolving it imports."""
     return ":" in name
+
+
+# Where environments lie that may be made because a run's folder names them: in gymnasium, and in the extras.
+SUPPLIED = (
+    *(f"gymnasium.envs.{family}." for family in ("classic_control", "toy_text", "box2d", "mujoco")),
+    *("ale_py.", f"{minatar.__name__}:"),
+)
+
+
+def is_supplied(env_id: str) -> bool:
+    """Whether a registered id is one of gymnasium's own, but for those on JAX, or of an extra."""
+    return str(gym.registry[env_id].entry_point).startswith(SUPPLIED)
 
 
 def is_file(name: str) -> bool:
@@ -112,9 +127,9 @@ def import_module(module: str, name: str) -> Any:
             raise UserError(
                 f"{name}: no module {module!r} is installed or on PYTHONPATH; a file is named path/to/file.py:make_env"
             ) from None
-        raise UserError(f"{name}: {module} cannot be imported: {said(error)}") from error
+        raise UserError(f"{name}: {module} cannot be imported: {located(error)}") from error
     except (Exception, SystemExit) as error:
-        raise UserError(f"{name}: {module} cannot be imported: {said(error)}") from error
+        raise UserError(f"{name}: {module} cannot be imported: {located(error)}") from error
 
 
 def load_name(name: str, setting: str) -> Any:
@@ -150,9 +165,11 @@ def _load_file(path: Path, name: str) -> Any:
     module = sys.modules[key] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[key]
-        raise UserError(f"{name}: {path} cannot be imported: {said(error)}") from error
+    except BaseException as error:
+        del sys.modules[key]  # a part of it, which the next import would find
+        if not isinstance(error, Exception | SystemExit):
+            raise
+        raise UserError(f"{name}: {path} cannot be imported: {located(error)}") from error
     return module
 
 
@@ -174,20 +191,24 @@ def _has_atari() -> bool:
 
 def make_env(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """Make one environment. Raises UserError, which names the extra where its package is missing."""
-    if is_file(name):
-        try:
-            env = load_name(name, "env")(**kwargs)
-        except TypeError as error:
-            raise UserError(f"{name} cannot be made with {kwargs or 'no arguments'}: {error}") from error
-        if not isinstance(env, gym.Env):
-            raise UserError(f"{name} returned {type(env).__name__}; expected a gymnasium.Env")
-        return env
+    with explained(name, kwargs):
+        env = load_name(name, "env")(**kwargs) if is_file(name) else gym.make(name, **kwargs)
+    if not isinstance(env, gym.Env):
+        raise UserError(f"{name} returned {type(env).__name__}; expected a gymnasium.Env")
+    return env
+
+
+@contextmanager
+def explained(name: str, kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Raise UserError, which says where and why, for whatever goes wrong while `name` is made."""
     try:
-        return gym.make(name, **kwargs)
-    except (gym.error.DependencyNotInstalled, ImportError) as error:
-        entry = str(gym.spec(name).entry_point)
-        extra = next((extra for package, extra in EXTRAS.items() if package in entry), None)
-        hint = f"pip install -e '.[{extra}]'" if extra else str(error)
-        raise UserError(f"{name} needs a package that is not installed: {hint}") from None
-    except (gym.error.Error, TypeError) as error:
-        raise UserError(f"{name} cannot be made: {error}") from None
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        entry = getattr(gym.registry.get(name.rpartition(":")[2]), "entry_point", None)
+        extra = next((extra for package, extra in EXTRAS.items() if package in str(entry)), None)
+        if extra and isinstance(error, gym.error.DependencyNotInstalled | ImportError):
+            raise UserError(f"{name} needs a package that is not installed: pip install -e '.[{extra}]'") from None
+        given = f" with {kwargs}" if kwargs else ""
+        raise UserError(brief(f"{name} cannot be made{given}: {located(error)}")) from error

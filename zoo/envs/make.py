@@ -27,9 +27,8 @@ def vectorize(env: EnvLike | Task, num_envs: int, vec: str = "sync") -> VectorEn
         name = task.plain_id
         if name is None:
             raise UserError(f"--vec {vec} makes environments of ids alone, with nothing around them; use --vec sync")
-        if vec == "envpool":
-            return Pool(name, num_envs, **task.kwargs)
-        with making(f"the vector environment of {name}"):
-            return native(name, num_envs, **task.kwargs)
+        make = Pool if vec == "envpool" else native
+        with making(f"the vector environment of {name}"), task.importing():
+            return make(name, num_envs, **task.kwargs)
     factories = [partial(_guarded, task, index) for index in range(num_envs)]
     return Workers(factories) if vec == "async" and not isinstance(task.env, gym.Env) else Sync(factories)

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from zoo.envs.dynamics import DYNAMICS, Dynamics
-from zoo.envs.ids import make_env
+from zoo.envs.ids import explained, make_env
 from zoo.errors import UserError, nearest
 from zoo.spaces import Array
 
@@ -56,9 +56,11 @@ def native(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any
     Raises UserError for an id that has neither, or an argument that the dynamics do not know.
     """
     if env_id not in DYNAMICS:
-        if gym.spec(env_id).vector_entry_point is None:
+        spec = gym.registry.get(env_id.rpartition(":")[2])  # a package that is named has been imported
+        if spec is None or spec.vector_entry_point is None:
             raise UserError(f"{env_id} has no vector environment of its own; use --vec sync or --vec async")
-        return gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+        with explained(env_id, kwargs):
+            return gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
     env = make_env(env_id, **kwargs)
     kwargs.pop("max_episode_steps", None)  # which the limit in its spec then is
     known = inspect.signature(DYNAMICS[env_id]).parameters

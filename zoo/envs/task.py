@@ -1,6 +1,7 @@
 """An environment as settings describe it: made wherever it is needed, in actors, for evaluations, to be watched."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,8 @@ from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
 from zoo.envs.flatten import Flattened
 from zoo.envs.ids import load_name, make_env, resolve_id
-from zoo.errors import UserError, said, told
+from zoo.errors import UserError, brief, located, told
+from zoo.machine import nothing_from_here
 from zoo.spaces import Stacked
 from zoo.spec import Spec, is_atari
 
@@ -39,7 +41,8 @@ class Task:
     """What makes an environment, with which arguments, and what is put around it: calling it makes one.
 
     `env` is an id, the name of an object in a file, a function that makes an environment, or an environment itself.
-    `atari` puts gymnasium's AtariPreprocessing around one of ale_py's games.
+    `atari` puts gymnasium's AtariPreprocessing around one of ale_py's games. `recorded` says that nobody but a run's
+    folder has named `env`: then it imports nothing from the working directory, which may be a stranger's, too.
     """
 
     env: EnvLike
@@ -48,6 +51,11 @@ class Task:
     frame_stack: int = 1
     action_masks: bool = False
     atari: bool = False
+    recorded: bool = False
+
+    def importing(self) -> AbstractContextManager[None]:
+        """Return what must surround all that makes the environment import something."""
+        return nothing_from_here() if self.recorded else nullcontext()
 
     @property
     def plain_id(self) -> str | None:
@@ -58,7 +66,8 @@ class Task:
     def __call__(self, **more: Any) -> gym.Env[Any, Any]:
         """Make the environment; `more` are arguments of this one alone. Raises UserError if it cannot be made."""
         kwargs = {**self.kwargs, **more}
-        env = _preprocessed(self.env, kwargs) if self.atari else self._bare(kwargs)
+        with self.importing():
+            env = _preprocessed(self.env, kwargs) if self.atari else self._bare(kwargs)
         for name in self.wrap:
             env = _wrapped(env, name)
         if self.frame_stack > 1:
@@ -102,7 +111,7 @@ def _preprocessed(env: EnvLike, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
     except gym.error.DependencyNotInstalled:
         raise UserError("pictures of Atari games need a package that is missing: pip install -e '.[atari]'") from None
     except (TypeError, ValueError) as error:
-        raise UserError(f"{name} with {kwargs}: {error}; --no-atari leaves the game as it is") from None
+        raise UserError(brief(f"{name} with {kwargs}: {error}; --no-atari leaves the game as it is")) from None
 
 
 def _wrapped(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
@@ -113,7 +122,7 @@ def _wrapped(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
         raise
     except Exception as error:
         raise UserError(
-            f"--wrap {name} fails on {env}: {said(error)}; it is called with the environment alone"
+            f"--wrap {name} fails on {env}: {located(error)}; it is called with the environment alone"
         ) from error
 
 

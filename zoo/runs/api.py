@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,6 @@ def resume(
     """
     folder = Path(folder)
     settings = resumed_settings(folder, total_steps, repeated, env=env)
-    for line in _changes(settings, settings_of(folder)):
-        warnings.warn(line, stacklevel=2)
     check_possible(settings, env or settings.env)
     return run(settings, env, out=folder, checkpoint_every=checkpoint_every, resumed=True, on_row=on_row)
 
@@ -82,17 +81,17 @@ def run(
     """Train, evaluate and save as `settings` say; `on_row` sees each row as it is written, and ends the run by False.
 
     `env`, a function or an environment, takes the place of the name in `settings`. `init` is an agent, or the folder of
-    one, whose weights training starts from. With `resumed`, `out` is the folder of a run that goes on from its newest
-    checkpoint.
+    one, whose weights training starts from. With `resumed`, `out` is a run that goes on from its newest checkpoint.
     All randomness comes from the seed, in streams that share nothing: weights and noise, training episodes,
     evaluations for the best agent. The final evaluation has seeds of its own, the same for every run.
     """
     started, every = time.monotonic(), interval(checkpoint_every)
     *streams, validation_stream = SeedSequence(settings.run.seed).spawn(3)
+    task = task_of(settings, env, recorded=resumed and env is None)
+    eval_task = replace(task, env=copy.deepcopy(env)) if isinstance(env, gym.Env) else task
     # The settings of a run that is resumed may be a stranger's: its networks must fit the size of its checkpoint.
     with _budget(out) if resumed and out is not None else nullcontext():
-        learner, agent = assemble(settings, task_of(settings, env), *streams, init=_loaded(init))
-    eval_task = task_of(settings, copy.deepcopy(env) if isinstance(env, gym.Env) else env)
+        learner, agent = assemble(settings, task, *streams, init=_loaded(init))
     recorder = Recorder(settings, agent, eval_task, validation_stream, started, _origin(init))
     with ExitStack() as stack:
         stack.callback(learner.source.close)
@@ -104,11 +103,16 @@ def run(
         folder, agent.run = stack.enter_context(_locked(out, resumed=resumed)), out.absolute()
         checkpointer = Checkpointer(folder, learner, recorder, every)
         stack.enter_context(checkpointer.listening())
-        for line in checkpointer.resume() if resumed else []:
-            warnings.warn(line, stacklevel=2)
+        changes = [*_changes(settings, settings_of(out)), *checkpointer.resume()] if resumed else []
         stack.callback(recorder.close)
         recorder.open(folder, learner.step if resumed else None)
+        _warn(changes)  # now that nothing refuses the run any more
         return _train(learner, recorder, checkpointer, on_row)
+
+
+def _warn(lines: list[str]) -> None:
+    for line in lines:
+        warnings.warn(line, stacklevel=3)
 
 
 @contextmanager

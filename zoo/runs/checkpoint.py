@@ -15,11 +15,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from zoo.errors import StorageError, UserError
+from zoo.errors import StorageError, UserError, brief
 from zoo.storage.files import Folder
 from zoo.storage.state import Unpacker, pack
 from zoo.storage.tensors import read_tensors, write_tensors
-from zoo.storage.untrusted import SLACK, TENSORS_LIMIT, brief, read_json
+from zoo.storage.untrusted import SLACK, TENSORS_LIMIT, read_json
 
 SCHEMA = 2
 FOLDER, MANIFEST, KEPT = "checkpoints", "manifest.json", 2

@@ -35,10 +35,13 @@ def prepare(
     return settings
 
 
-def task_of(settings: Settings, env: EnvLike | None = None) -> Task:
-    """Return what makes the environments of a run; `env`, if it is given, takes the place of the recorded name."""
+def task_of(settings: Settings, env: EnvLike | None = None, *, recorded: bool = False) -> Task:
+    """Return what makes the environments of a run; `env`, if it is given, takes the place of the name in `settings`.
+
+    `recorded` says that this name was read from the folder of a run.
+    """
     described = {field: getattr(settings.run, name) for name, field in OF_ENVIRONMENTS.items()}
-    return Task(settings.env if env is None or isinstance(env, str) else env, **described)
+    return Task(settings.env if env is None or isinstance(env, str) else env, recorded=recorded, **described)
 
 
 def check_possible(settings: Settings, env: EnvLike) -> None:

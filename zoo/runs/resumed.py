@@ -11,9 +11,10 @@ from typing import Any
 
 from zoo import registry
 from zoo.config import build
-from zoo.envs.ids import resolve_id, runs_code
+from zoo.envs.ids import is_supplied, resolve_id, runs_code
 from zoo.envs.task import EnvLike, Task
-from zoo.errors import UserError
+from zoo.errors import UserError, brief
+from zoo.machine import nothing_from_here
 from zoo.runs.recorder import CONFIG, versions
 from zoo.settings import Run, Settings
 from zoo.storage.agent import DESCRIPTION
@@ -43,6 +44,7 @@ def resumed_settings(
     """
     stored = settings_of(folder)
     settings = Settings.from_json(stored, str(folder / CONFIG))
+    settings = replace(settings, run=replace(settings.run, env_kwargs=_unseen(settings.run.env_kwargs)))
     _check_reach(folder, settings, repeated, env)
     stopped = stored.get("stopped")
     if isinstance(stopped, dict) and stopped.get("by") == "stop_at":
@@ -64,24 +66,37 @@ def recorded_task(folder: Path, record: Mapping[str, Any], env: str | None, give
     recorded = record.get("run", {})
     if not isinstance(recorded, dict):
         raise UserError(f"{folder / CONFIG} has no settings: run = {recorded!r:.50}")
-    run = build(Run, {name: recorded[name] for name in OF_ENVIRONMENTS if name in recorded} | dict(given), str(folder))
+    run = build(Run, {name: recorded[name] for name in OF_ENVIRONMENTS if name in recorded}, str(folder))
+    run = replace(run, env_kwargs=_unseen(run.env_kwargs))
+    run = build(Run, asdict(run) | dict(given), str(folder))
     named = {**given, **({} if env is None else {"env": env})}
     missing = {name: text for name, text in _code(record["env"], run).items() if name not in named}
     if missing:
-        raise UserError(f"{folder} was trained {_with(missing)}; {STRANGER}: add {_flags(missing)}")
-    return Task(
-        _known(folder, env or record["env"]), **{field: getattr(run, name) for name, field in OF_ENVIRONMENTS.items()}
-    )
+        raise UserError(brief(f"{folder} was trained {_with(missing)}; {STRANGER}: add {_flags(missing)}"))
+    described = {field: getattr(run, name) for name, field in OF_ENVIRONMENTS.items()}
+    name = _known(folder, record["env"]) if env is None else resolve_id(env)
+    return Task(name, recorded=env is None, **described)
 
 
 def _known(folder: Path, name: str) -> str:
+    """Return what a recorded name means. Raises UserError unless that is supplied by gymnasium or an extra."""
     try:
-        return resolve_id(name)
+        with nothing_from_here():
+            found = resolve_id(name)
     except UserError as error:
         raise UserError(
             f"{folder}: {error}; if it is an environment of your own, name it: --env path/to/file.py:make_env, or in "
             f"Python zoo.resume({str(folder)!r}, make_env) and zoo.evaluate(agent, make_env)"
         ) from None
+    if not is_supplied(found):
+        code = {"env": found}
+        raise UserError(f"{folder} was trained {_with(code)}; {STRANGER}: add {_flags(code)}")
+    return found
+
+
+def _unseen(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return recorded arguments without a window; pictures, which a wrapper may be made for, are not shown."""
+    return {key: value for key, value in kwargs.items() if key != "render_mode" or value == "rgb_array"}
 
 
 def _code(env: str, run: Run) -> dict[str, str]:
@@ -121,7 +136,7 @@ def _check_reach(folder: Path, settings: Settings, repeated: Mapping[str, Any], 
         mine, theirs = getattr(same, name), getattr(run, name)
         if mine != theirs:
             raise UserError(
-                f"{folder} has {name} = {theirs!r}, not {mine!r}; --resume repeats settings, and changes none"
+                brief(f"{folder} has {name} = {theirs!r}, not {mine!r}; --resume repeats settings, and changes none")
             )
     needed = [name for name in ("engine", "ray_address") if run.engine == "ray" and getattr(run, name) is not None]
     reasons = ["a Ray cluster"] if needed else []
@@ -134,9 +149,9 @@ def _check_reach(folder: Path, settings: Settings, repeated: Mapping[str, Any], 
     asked = {name: getattr(run, name) for name in needed} | _code(settings.env, run)
     reasons += ["code of its own"] if len(asked) > len(needed) else []
     if any(name not in {**repeated, **({} if env is None else {"env": env})} for name in asked):
+        command = f"zoo run --resume {shlex.quote(str(folder))} {_flags(asked)}"
         raise UserError(
-            f"{folder} asks for {' and '.join(reasons)}, and {STRANGER}; to go on, repeat it: "
-            f"zoo run --resume {shlex.quote(str(folder))} {_flags(asked)}"
+            brief(f"{folder} asks for {' and '.join(reasons)}, and {STRANGER}; to go on, repeat it: {command}")
         )
     if env is None:
         _known(folder, settings.env)
@@ -145,17 +160,18 @@ def _check_reach(folder: Path, settings: Settings, repeated: Mapping[str, Any], 
 def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:
     """Say what differs from when the run began: its budget, versions, the machine."""
     lines = []
-    before, after = stored["run"]["total_steps"], settings.run.total_steps
+    began: Run = build(Run, stored["run"], CONFIG)
+    before, after = began.total_steps, settings.run.total_steps
     if before != after:
         lines.append(
             f"the budget changes from {before:,} to {after:,} steps; what follows the fraction done (learning rates, "
             f"exploration, evaluations every 10%) follows the new one, as in no run of {after:,} steps from the start"
         )
-    if stored["run"].get("stop_at") is not None and settings.run.stop_at is None:
+    if began.stop_at is not None and settings.run.stop_at is None:
         lines.append(f"the run had reached stop_at; it goes on to {after:,} steps without it")
     now = versions()
     changed = [
-        f"{name} {theirs} -> {mine}"
+        f"{name} {brief(str(theirs)):.50} -> {mine}"
         for part in now
         for name, mine in now[part].items()
         if isinstance(stored.get(part), dict) and (theirs := stored[part].get(name)) != mine

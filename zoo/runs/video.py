@@ -32,7 +32,8 @@ def play(agent: Agent, env: EnvLike | Task, *, episodes: int, seed: int) -> list
     if not _has_screen():
         raise UserError("there is no screen here; add --video FILE.gif to write what a window would show")
     _silence()
-    with closing(_guarded(partial(complete(env, agent.spec), render_mode="human"), 0)) as shown:
+    task = complete(env, agent.spec)
+    with task.importing(), closing(_guarded(partial(task, render_mode="human"), 0)) as shown:
         return [sum(_rewards(agent, shown, number, seed)) for number in range(episodes)]
 
 
@@ -94,7 +95,7 @@ def _film(agent: Agent, task: Task, episodes: int, seed: int) -> tuple[list[floa
     """Play episodes; returns their returns, the pictures of all steps, and how many of these make a second."""
     frames: list[Any] = []
     returns = []
-    with closing(_guarded(partial(task, render_mode="rgb_array"), 0)) as env:
+    with task.importing(), closing(_guarded(partial(task, render_mode="rgb_array"), 0)) as env:
         for number in range(episodes):
             total = 0.0
             for reward in _rewards(agent, env, number, seed):
@@ -128,8 +129,8 @@ def _frame(env: gym.Env[Any, Any], first: list[Any]) -> Any:
 
 def _rewards(agent: Agent, env: gym.Env[Any, Any], number: int, seed: int) -> Iterator[float]:
     """Play one episode, yielding the reward of each step."""
-    obs, _ = env.reset(seed=episode_seed(SeedSequence(seed, spawn_key=(EVALUATION,)), number))
     agent.spec.check_same(Spec(env.observation_space, env.action_space))
+    obs, _ = env.reset(seed=episode_seed(SeedSequence(seed, spawn_key=(EVALUATION,)), number))
     ended = False
     while not ended:
         encoded = agent.spec.encode_obs(np.asarray(obs)[None], 1)

@@ -11,13 +11,13 @@ from torch import Tensor
 from zoo import registry
 from zoo.config import build
 from zoo.envs.normalize import ObsNormalizer
-from zoo.errors import UserError
+from zoo.errors import UserError, brief
 from zoo.spec import Spec
 from zoo.storage.agent import DESCRIPTION, SCHEMA, WEIGHTS, Agent
 from zoo.storage.description import Description
 from zoo.storage.files import Folder
 from zoo.storage.tensors import check_tensors, read_tensors
-from zoo.storage.untrusted import SLACK, TENSORS_LIMIT, TEXT_LIMIT, Budget, brief, read_json
+from zoo.storage.untrusted import SLACK, TENSORS_LIMIT, TEXT_LIMIT, Budget, read_json
 
 
 def load_agent(folder: Folder) -> Agent:

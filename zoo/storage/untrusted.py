@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from zoo.errors import UserError
+from zoo.errors import UserError, brief
 from zoo.storage.files import Folder
 
 TEXT_LIMIT = 2**20  # bytes of a JSON file, and of the header of a file of tensors
@@ -85,12 +85,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is no number in JSON")
-
-
-def brief(message: str) -> str:
-    """Return a message as one line of at most 600 characters: what it quotes may be a stranger's."""
-    line = " ".join(message.split())
-    return line if len(line) <= 600 else f"{line[:450]} ... {line[-130:]}"
 
 
 # What layers and parameters are made with.

@@ -14,9 +14,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from zoo.errors import UserError
+from zoo.errors import UserError, brief
 from zoo.protocol import Buffer, FewGuards, Minibatched, Stepwise
-from zoo.storage.untrusted import brief
 from zoo.training.kernels.compiler import compile_whole, compiler_errors, refusal
 
 LOG = logging.getLogger(__name__)
