@@ -69,7 +69,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "train_every": 4,
         "capacity": 200,
     },
-    "tdv": {"env": "Acrobot-v1", "num_envs": 2, "num_steps": 4, "model": "exact"},
+    "tdv": {"env": "CartPole-v1", "num_envs": 2, "num_steps": 4, "model": "learned", "model_hidden": (16,)},
     "sarsa": {"env": "CartPole-v1", "num_envs": 2, "num_steps": 4},
     "qac": {"env": "CartPole-v1", "num_envs": 2, "num_steps": 8},
     "ddpg": {"env": "Pendulum-v1", "learning_starts": 50, "train_every": 4, "capacity": 150, "noise": "ou"},
@@ -137,6 +137,7 @@ def assert_same_end(one: Path, other: Path) -> None:
 
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ENTRIES},
+    "exact model": ("tdv", {"model": "exact"}),
     "d3qn, n-step without dueling": ("d3qn", {"n_step": 3, "dueling": False}),
     "sarsa, n-step": ("sarsa", {"n_step": 2, "target_every": 3}),
     "sac, OU noise": ("sac", {"noise": "ou", "noise_std": 0.3}),
