@@ -124,13 +124,16 @@ def _report(result: "Result", folder: Path, *, quiet: bool) -> None:
 
 
 def _summarise(result: "Result", folder: Path) -> None:
+    from zoo.runs import command
+
     click.echo(f"trained in   {timedelta(seconds=round(result.seconds))} ({result.seconds:.1f} s)")
     if result.stopped is not None:
         click.echo(f"stopped at   {result.stopped}")
     if result.evaluation is not None:
         click.echo(f"evaluation   {_describe(result.evaluation)}")
     click.echo(f"saved in     {folder}")
-    click.echo(f"next         zoo watch {folder}   or   zoo eval {folder} --episodes 1000")
+    watch, again = (command(name, folder, result.settings) for name in ("watch", "eval"))
+    click.echo(f"next         {watch}   or   {again} --episodes 1000")
 
 
 def _describe(evaluation: "Evaluation") -> str:

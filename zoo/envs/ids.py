@@ -42,8 +42,8 @@ SUPPLIED = (
 
 
 def is_supplied(env_id: str) -> bool:
-    """Whether a registered id is one of gymnasium's own, but for those on JAX, or of an extra."""
-    return str(gym.registry[env_id].entry_point).startswith(SUPPLIED)
+    """Whether an id is registered as one of gymnasium's own, but for those on JAX, or of an extra."""
+    return str(getattr(gym.registry.get(env_id), "entry_point", None)).startswith(SUPPLIED)
 
 
 def is_file(name: str) -> bool:
