@@ -12,7 +12,7 @@ import click
 
 from zoo.envs.task import EnvLike
 from zoo.runs import api
-from zoo.runs.api import OnRow, called, run
+from zoo.runs.api import OnRow, called
 from zoo.runs.checkpointer import EVERY
 from zoo.runs.display import display, is_watched
 from zoo.runs.prepare import prepare
@@ -49,7 +49,7 @@ def train(
     """
     prepared = prepare(algorithm, env, settings, source="argument", preset=preset)
     folder, rows = None if out is None else Path(out), list[Row]()
-    train = partial(run, prepared, env, out=folder, checkpoint_every=checkpoint_every, init=init)
+    train = partial(api.run, prepared, env, out=folder, checkpoint_every=checkpoint_every, init=init)
     agent = _shown(train, prepared, folder, progress, on_row, rows).agent
     agent.history = rows
     return agent
@@ -65,7 +65,11 @@ def resume(
     on_row: OnRow = lambda row: None,
     **repeated: Any,
 ) -> Result:
-    """Go on with the run in `folder` as `zoo.runs.resume` does, shown as `train` shows it."""
+    """Go on with the run in `folder` from its newest checkpoint, as if it had never stopped, shown as `train` shows it.
+
+    `env`, `total_steps` and `repeated`, settings that the folder must not ask for alone, are those of
+    `zoo.runs.resume`, and so are the warnings. Raises UserError if no checkpoint is whole, or none fits.
+    """
     path = Path(folder)
     settings = resumed_settings(path, total_steps, repeated, env=env)
     more = {"total_steps": total_steps, "checkpoint_every": checkpoint_every, **repeated}

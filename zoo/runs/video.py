@@ -110,7 +110,7 @@ def _rendering(task: Task, mode: str) -> gym.Env[Any, Any]:
     try:
         return _guarded(partial(task, render_mode=mode), 0)
     except (UserError, TypeError) as error:
-        if "'render_mode'" not in str(error):
+        if not any(text in str(error) for text in ("'render_mode'", "takes no arguments")):
             raise
         raise UserError(
             f"{_named(task)} cannot be watched: it takes no argument render_mode; let it take one, keep it as "
