@@ -100,7 +100,10 @@ def test_every_kind_goes_through_every_command(kind: str, name: str, folder: Pat
     named = ["--env", name, "--wrap", f"{name.partition(':')[0]}:Doubled"]
     kwargs = ["--env-kwargs", json.dumps({"kind": kind, "pays": 2.0})]
     masks = ["--action-masks"] if kind == "masked" else []
-    zoo("run", "a2c", *named, *kwargs, *masks, *SMALL, "--eval-episodes", "5", "--out", "run")
+    done = zoo("run", "a2c", *named, *kwargs, *masks, *SMALL, "--eval-episodes", "5", "--out", "run")
+    assert f"next         zoo watch run {' '.join(named)}   or   zoo eval run {' '.join(named)} --epi" in done.replace(
+        "-v3", ""
+    )
     returns = evaluation("run")
     assert len(returns) == 5
     assert all(value % 4 == 0 for value in returns)  # twice for the argument, twice for the wrapper

@@ -361,3 +361,13 @@ def test_action_shapes_are_flat(space: spaces.Space[Any], shape: tuple[int, ...]
     spec = acting_on(space)
     assert (spec.action_shape, spec.action_sizes) == (shape, sizes)
     assert spec.is_bounded
+
+
+def test_spaces_of_many_bounds_are_short_in_messages() -> None:
+    wide = [spaces.Box(np.linspace(low, 1, 900), np.full(900, 2.0), dtype=np.float64) for low in (-1, -2)]
+    one, other = (Spec(space, spaces.Discrete(2)) for space in wide)
+    with pytest.raises(UserError, match=r"was trained for observation_space Box.*\(900,\), float64\)") as raised:
+        one.check_same(other)
+    assert "what surrounded it in training (stacks, wrappers)" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 600

@@ -14,8 +14,8 @@ from zoo.taxonomy import Cell
 
 if TYPE_CHECKING:
     from zoo.registry import lookup
-    from zoo.runs.api import load, resume
-    from zoo.runs.interactive import train
+    from zoo.runs.api import load
+    from zoo.runs.interactive import resume, train
     from zoo.storage.agent import Agent
     from zoo.training.evaluation import Evaluation, evaluate
 
@@ -28,7 +28,7 @@ _LAZY = {
     "evaluate": "zoo.training.evaluation",
     "load": "zoo.runs",
     "lookup": "zoo.registry",
-    "resume": "zoo.runs",
+    "resume": "zoo.runs.interactive",
     "train": "zoo.runs.interactive",
 }
 

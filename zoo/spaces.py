@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from zoo.errors import EnvError, UserError, told
+from zoo.errors import EnvError, UserError, printable, told
 
 Array = NDArray[Any]
 
@@ -15,9 +15,15 @@ COMPOSITE = (spaces.Dict, spaces.Tuple, spaces.MultiBinary, spaces.MultiDiscrete
 LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 
 
+def shown(space: spaces.Space[Any]) -> str:
+    """Return a space in words, on one line that is not long, whatever its bounds are."""
+    text = printable(str(space))
+    return text if len(text) <= 180 else f"{text[:100]} ... {text[-60:]}"
+
+
 def cast(given: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """Return `given` as `dtype`, and which of its values that kept but for their precision: none of another kind."""
-    if not _is_kind(given, dtype):
+    if given.size and not _is_kind(given, dtype):
         return given, np.zeros(given.shape, np.bool_)
     with np.errstate(over="ignore"):
         typed = given.astype(dtype)
@@ -73,28 +79,32 @@ class Flat(spaces.Box):
         self.source, self.masks = source, masks
 
     def __repr__(self) -> str:
-        return f"{self.source}, flat" + (f", with {self.masks} action masks" if self.masks else "")
+        return f"{shown(self.source)}, flat" + (f", with {self.masks} action masks" if self.masks else "")
 
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, Flat) and (self.source, self.masks) == (other.source, other.masks)
 
-    def flatten(self, obs: Any, mask: Any = None) -> Array:
-        """Return one observation of `source` as a vector, (F,), with the mask behind it.
+    def flatten(self, obs: Any, mask: Array | None = None) -> Array:
+        """Return one observation of `source` as a vector, (F,), with the mask, (`masks`,), behind it.
 
-        Raises EnvError if it is none of `source`, or if the mask is not `masks` entries of 0 and 1.
+        Raises EnvError if it is none of `source`.
         """
         problem = _problem(self.source, obs, "")
         if problem:
             raise EnvError(f"observation{problem}")
-        flat = spaces.flatten(self.source, obs)
-        if not self.masks:
-            return np.asarray(flat, np.float32)
-        return np.concatenate([np.asarray(flat, np.float32), self._mask(mask)])
+        flat = np.asarray(spaces.flatten(self.source, obs), np.float32)
+        return flat if mask is None else np.concatenate([flat, mask])
 
-    def flatten_batch(self, obs: Any, masks: Any = None) -> Array:
-        """Return a batch of observations, as vector environments give them, as vectors, (N, F)."""
+    def flatten_batch(self, obs: Any, masks: Sequence[Array] | None = None) -> Array:
+        """Return a batch of observations, as vector environments give them, as vectors, (N, F).
+
+        Raises EnvError if one is none of `source`, and UserError unless there are as many masks.
+        """
         rows = list(_rows(self.source, obs))
-        masks = [None] * len(rows) if masks is None else list(masks)
+        if masks is None:
+            return np.stack([self.flatten(row) for row in rows])
+        if len(rows) != len(masks):
+            raise UserError(f"{len(masks):,} action_masks for {len(rows):,} observations; expected one for each")
         return np.stack([self.flatten(row, mask) for row, mask in zip(rows, masks, strict=True)])
 
     def is_batch(self, obs: Any) -> bool:
@@ -102,13 +112,25 @@ class Flat(spaces.Box):
         space, value = next(_leaves(self.source, obs), (self.source, 0))
         return np.ndim(value) > len(space.shape or ())
 
-    def _mask(self, given: Any) -> Array:
-        parts = given if isinstance(given, tuple) else (given,)
-        mask = np.concatenate([np.asarray(part).reshape(-1) for part in parts])
-        if mask.dtype.kind not in "biuf" or len(mask) != self.masks or not np.isin(mask, (0, 1)).all():
-            found = "none" if given is None else f"{' '.join(told(given, repr).split()):.100}"
-            raise EnvError(f"action_mask is {found}; expected {self.masks:,} values of 0 and 1, one for each action")
-        return mask.astype(np.float32)
+
+def joined_masks(given: Any, sizes: Sequence[int]) -> Array:
+    """Return the mask of an action, (ΣA,): 1 for each of the choices of its dimensions that is allowed, 0 for others.
+
+    `given` is such an array, or a tuple of one for each dimension. Raises EnvError if it is neither, or allows nothing.
+    """
+    try:
+        parts = [np.asarray(part).reshape(-1) for part in (given if isinstance(given, tuple) else (given,))]
+    except ValueError:  # of a ragged list
+        parts = []
+    plain = all(part.dtype.kind in "biuf" and np.isin(part, (0, 1)).all() for part in parts)
+    if not plain or [len(part) for part in parts] not in ([sum(sizes)], list(sizes)):
+        found = "none" if given is None else f"{' '.join(told(given, repr).split()):.100}"
+        wanted = " + ".join(f"{size:,}" for size in sizes[:9])
+        raise EnvError(f"action_mask is {found}; expected {wanted} values of 0 and 1, one for each action")
+    mask = np.concatenate(parts).astype(np.float32)
+    if not all(part.any() for part in np.split(mask, np.cumsum(sizes)[:-1])):
+        raise EnvError(f"action_mask {mask.astype(int)} allows no action")
+    return mask
 
 
 def _check_source(space: spaces.Space[Any], whole: spaces.Space[Any]) -> None:
@@ -118,14 +140,16 @@ def _check_source(space: spaces.Space[Any], whole: spaces.Space[Any]) -> None:
         for part in parts:
             _check_source(part, whole)
         if not parts:
-            raise UserError(f"observation space {whole} is empty; expected something to observe")
+            raise UserError(f"observation space {shown(whole)} is empty; expected something to observe")
         return
     if not isinstance(space, LEAVES):
         names = ", ".join(each.__name__ for each in (*LEAVES, spaces.Dict, spaces.Tuple))
-        raise UserError(f"observation space {whole}: {space} has no fixed size; a vector is made of {names}")
+        raise UserError(
+            f"observation space {shown(whole)}: {shown(space)} has no fixed size; a vector is made of {names}"
+        )
     if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3:
         raise UserError(
-            f"observation space {whole}: the image {space} would become one flat vector; a wrapper "
+            f"observation space {shown(whole)}: the image {shown(space)} would become one flat vector; a wrapper "
             "(--wrap module:Wrapper) can return the image alone, or what matters of it as a vector"
         )
 
@@ -149,7 +173,7 @@ def _problem(space: spaces.Space[Any], value: Any, where: str) -> str:
 def _problem_of_leaf(space: spaces.Space[Any], value: Any, where: str) -> str:
     if not isinstance(space, spaces.Box):
         text = " ".join(told(value, repr).split())
-        return "" if space.contains(value) else f"{where} is {text:.100}, which is not in {space}"
+        return "" if space.contains(value) else f"{where} is {text:.100}, which is not in {shown(space)}"
     try:
         given = np.asarray(value)
     except ValueError as error:

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from zoo.errors import EnvError, UserError
-from zoo.spaces import Array, Flat, Stacked, cast, complaint, is_image
+from zoo.spaces import Array, Flat, Stacked, cast, complaint, is_image, shown
 
 __all__ = ["Array", "Model", "Outcomes", "Spec", "Unfit", "check_space", "clip", "is_atari"]
 
@@ -66,11 +66,11 @@ class Spec:
             if not isinstance(space, known):
                 names = ", ".join(each.__name__ for each in known)
                 raise UserError(
-                    f"{kind} space {space} is not supported (known: {names}); a gymnasium wrapper such as "
+                    f"{kind} space {shown(space)} is not supported (known: {names}); a gymnasium wrapper such as "
                     f"Flatten{kind.capitalize()} or Transform{kind.capitalize()} can turn it into one of these"
                 )
         if action_space.shape and 0 in action_space.shape:
-            raise UserError(f"action space {action_space} has no dimension to choose in; expected at least one")
+            raise UserError(f"action space {shown(action_space)} has no dimension to choose in; expected at least one")
         self.observation_space, self.action_space = observation_space, action_space
         self.model: Model | None = None  # the environment's own, for entries that look ahead with it
         self.is_bounded = True  # whether every dimension of a Box action is (discrete actions always are)
@@ -93,7 +93,7 @@ class Spec:
             self.action_dtype: np.dtype[Any] = np.dtype(np.int64)
         choices = 0 if isinstance(action_space, spaces.Box) else sum(self.action_sizes)
         if self.num_masks not in (0, choices):
-            raise UserError(f"{self.num_masks:,} action masks for {action_space}; expected {choices:,}, or none")
+            raise UserError(f"{self.num_masks:,} action masks for {shown(action_space)}; expected {choices:,}, or none")
 
     def _set_box(self, space: spaces.Box) -> None:
         self.action_shape = (math.prod(space.shape),)
@@ -147,7 +147,7 @@ class Spec:
             return obs
         if np.count_nonzero(fits) < fits.size:  # `all` takes three times as long for a few
             is_float = self.obs_dtype.kind == "f"
-            otherwise = "NaN or infinite as float32" if is_float else f"outside of {self.observation_space}"
+            otherwise = "NaN or infinite as float32" if is_float else f"outside of {shown(self.observation_space)}"
             raise Unfit(f"observation is {otherwise}", fits, obs)
         return encoded
 
@@ -181,7 +181,8 @@ class Spec:
         for kind in ("observation_space", "action_space"):
             mine, theirs = getattr(self, kind), getattr(other, kind)
             if mine != theirs:
-                raise UserError(f"the agent was trained for {kind} {mine}; this environment's is {theirs}")
+                found = f"the agent was trained for {kind} {shown(mine)}; this environment's is {shown(theirs)}"
+                raise UserError(f"{found}; what surrounded it in training (stacks, wrappers) must surround this one")
 
 
 def clip(x: Array, low: Array | float, high: Array | float) -> Array:
@@ -213,7 +214,7 @@ def check_space(name: str, spec: Spec, supported: tuple[type, ...]) -> None:
     choices = spaces.MultiDiscrete in supported and isinstance(spec.action_space, spaces.MultiBinary)  # of two each
     if not isinstance(spec.action_space, supported) and not choices:
         names = ", ".join(space.__name__ for space in supported)
-        raise UserError(f"{name} needs actions of type {names}; this environment's are {spec.action_space}")
+        raise UserError(f"{name} needs actions of type {names}; this environment's are {shown(spec.action_space)}")
 
 
 def is_atari(name: str) -> bool:

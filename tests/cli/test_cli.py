@@ -661,3 +661,36 @@ def test_standard_output_takes_any_text(workplace: Path) -> None:
     program = "import sys; from zoo.cli.output import standard_streams\nwith standard_streams(): print('\\ud800')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("\\ud800\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "ppo", "--env", "bandit"], "the file bandit.py is there, and --env bandit.py:make_env names what it"),
+        (["run", "ppo", "--env", "bandit:Bandit"], "--env bandit.py:Bandit names what it has"),
+        (["run", "ppo", "--env", ":make_env"], "a package or a file stands before the colon"),
+        (["run", "ppo", "--resume", "x"], "the folder of a run names its algorithm: zoo run --resume RUN"),
+        (["run", "--resume", "x", "--stop-at", "5"], "takes everything from the run's folder: leave out --stop-at"),
+        (["eval", "{run}", "bandit.py:f"], "an environment is named by --env: zoo eval {run} --env bandit.py:f"),
+        (["watch", "{run}", "bandit.py:f"], "an environment is named by --env: zoo watch {run} --env bandit.py:f"),
+        (["run", "ppo", "--env", "CartPole", "--from", ""], "'--from': '' names no folder"),
+        (["show", "ppo", "--env", "CartPole", "--wrap", "nosuch:W"], "no module 'nosuch' is installed"),
+        (
+            ["eval", "{run}/final", "--which", "best"],
+            "of which 'best' does not choose; name its run: {run}",
+        ),
+        (
+            ["run", "ppo", "--env", "CartPole", "--stop-at", "9", "--total-steps", "64", "--eval-every", "65"],
+            "needs checks on the way, but eval_every = 65 makes none in 64 steps",
+        ),
+        (
+            ["bench", "--envs", "CartPole", "--action-masks", "--against", "sb3", "--dry-run"],
+            "--action-masks: the entries of --against sb3 know no masks",
+        ),
+    ],
+)
+def test_what_is_named_in_the_wrong_place_is_told_the_right_one(
+    arguments: list[str], message: str, cartpole: Path, workplace: Path
+) -> None:
+    (workplace / "bandit.py").touch()
+    refused(message.replace("{run}", str(cartpole)), *(each.replace("{run}", str(cartpole)) for each in arguments))

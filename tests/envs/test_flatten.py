@@ -321,6 +321,51 @@ def test_predict_takes_the_mask_of_an_agent_that_was_trained_with_masks(tmp_path
         plain.predict(np.zeros(4), action_masks=[1, 1])
 
 
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ((np.ones(2), np.ones(4)), r"expected 4 \+ 2 values of 0 and 1"),  # as many in all, in the wrong order
+        ((np.ones(4),), r"expected 4 \+ 2 values"),
+        ([[1, 1, 1, 1], [1, 1]], r"expected 4 \+ 2 values"),
+        ([1, 1, 1, 1, 1, 2], r"expected 4 \+ 2 values"),
+        (["a"] * 6, r"expected 4 \+ 2 values"),
+        (5, r"expected 4 \+ 2 values"),
+        ([0, 0, 0, 0, 1, 1], r"action_mask \[0 0 0 0 1 1\] allows no action"),
+        ((np.ones(4), np.zeros(2)), "allows no action"),
+    ],
+)
+def test_a_mask_of_another_form_is_refused(mask: Any, message: str) -> None:
+    agent = learn("ppo", partial(Corridor, wide=True), total_steps=32)
+    obs = np.eye(5, dtype=np.float32)
+    with pytest.raises(UserError, match=message) as raised:
+        agent.predict(obs[0], action_masks=mask)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(UserError, match=message):
+        agent.predict(obs[:2], action_masks=[[1] * 6, mask])
+    with pytest.raises(EnvError, match=message):
+        zoo.evaluate(agent, lambda: Masking(mask), episodes=1)
+    for good in ((np.ones(4), [0, 1]), [1, 1, 1, 1, 0, 1]):
+        assert agent.predict(obs[0], action_masks=good)[0][1] == 1
+    with pytest.raises(UserError, match="1 action_masks for 2 observations; expected one for each"):
+        agent.predict(obs[:2], action_masks=[[1] * 6])
+
+
+class Masking(Corridor):
+    """Reports a mask of the wrong form."""
+
+    def __init__(self, mask: Any) -> None:
+        super().__init__(wide=True)
+        self.mask = mask
+
+    def _seen(self) -> tuple[Any, dict[str, Any]]:
+        return super()._seen()[0], {"action_mask": self.mask}
+
+
+def test_masks_behind_stacks_are_evaluated_by_an_id_alone() -> None:
+    agent = learn("ppo", Corridor, total_steps=32, frame_stack=3)
+    assert zoo.evaluate(agent, Corridor, episodes=2).returns.shape == (2,)
+
+
 def test_environments_without_masks_and_actions_without_choices_are_refused() -> None:
     with pytest.raises(EnvError, match="action_mask is none; expected 4 values"):
         learn("ppo", partial(Corridor, reports=False))

@@ -140,7 +140,7 @@ def test_a_return_that_no_check_has_changes_nothing(whole: Path, tmp_path: Path)
 
 
 def test_stop_at_without_checks_is_refused() -> None:
-    with pytest.raises(UserError, match="stop_at = 400 needs checks on the way, but eval_every = 0 makes none"):
+    with pytest.raises(UserError, match="stop_at = 400 needs checks on the way, but eval_every = 0 makes none in"):
         train(stop_at=400, eval_every=0)
 
 
@@ -241,3 +241,43 @@ def test_without_a_checkpoint_its_first_weights_are_gone(tmp_path: Path) -> None
         train(init=train(), out=tmp_path / "run", on_row=fail)
     with pytest.raises(UserError, match="was to start from saved weights and has no checkpoint; train anew"):
         zoo.resume(tmp_path / "run")
+
+
+# What is no argument
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on_row": None}, "on_row is None; expected a function of a row of metrics"),
+        ({"on_row": 5}, "on_row is 5; expected"),
+        ({"env_kwargs": {"f": object}}, "cannot be kept as JSON"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_a_folder_is_made(
+    arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(**arguments, out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_makes_no_environment_is_refused(tmp_path: Path) -> None:
+    agent = train()
+    for use in (lambda env: zoo.train("a2c", env, out=tmp_path / "run"), lambda env: zoo.evaluate(agent, env)):
+        for env in (5, None, ["CartPole-v1"]):
+            with pytest.raises(UserError, match=r"the environment is .*; expected the name of an environment, an env"):
+                use(env)  # type: ignore[no-untyped-call]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_goes_on_is_shown_where_it_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(out=tmp_path / "run")
+    with pytest.warns(UserWarning, match="the budget changes"):
+        zoo.resume(tmp_path / "run", total_steps=160)
+    assert capsys.readouterr().err == ""
+    with pytest.warns(UserWarning, match="the budget changes"):
+        zoo.resume(tmp_path / "run", total_steps=200, progress=True)
+    assert "200/200 (100%)" in capsys.readouterr().err
+    with pytest.raises(UserError, match="on_row is None"):
+        zoo.resume(tmp_path / "run", on_row=None)  # type: ignore[arg-type]

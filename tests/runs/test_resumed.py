@@ -2,6 +2,8 @@
 
 import json
 import re
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from zoo import runs
 from zoo.cli import main
 from zoo.errors import UserError
 from zoo.runs import api
-from zoo.runs.resumed import resumed_settings
+from zoo.runs.resumed import command, resumed_settings
 
 
 def test_a_longer_budget_is_announced(tmp_path: Path) -> None:
@@ -174,3 +176,34 @@ def test_a_refusal_is_one_line_whatever_has_changed(
     assert shown.startswith("zoo: ")
     assert "a budget of 250 leaves none" in shown
     assert len(shown.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("env", "changes", "flags"),
+    [
+        ("CartPole-v1", {}, ""),
+        ("mine:Env-v0", {}, " --env mine:Env-v0"),
+        ("my file.py:f", {"wrap": ("a:W", "b.py:V")}, " --env 'my file.py:f' --wrap a:W,b.py:V"),
+        ("CartPole-v1", {"env_kwargs": {"xml": "a.xml"}}, """ --env-kwargs '{"xml": "a.xml"}'"""),
+        ("make_env", {}, " --env path/to/file.py:make_env"),
+        ("CartPole-v1", {"engine": "processes", "actors": 1000}, " --actors 1000 --num-envs 2"),
+    ],
+)
+def test_suggested_commands_repeat_what_a_folder_may_not_ask_for(
+    env: str, changes: dict[str, Any], flags: str, stopped: Path
+) -> None:
+    settings = resumed_settings(stopped, None, {})
+    settings = replace(settings, env=env, run=replace(settings.run, **changes))
+    assert command("run --resume", Path("a run"), settings) == f"zoo run --resume 'a run'{flags}"
+    assert command("eval", Path("run"), settings) == f"zoo eval run{'' if 'actors' in changes else flags}"
+
+
+def test_an_interrupted_run_says_how_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(row: dict[str, float]) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text("import gymnasium as gym\ndef make(): return gym.make('CartPole-v1')")
+    settings = runs.prepare("a2c", "own.py:make", {"total_steps": 100, "eval_every": 0, "log_every": 10}, source="test")
+    with pytest.raises(KeyboardInterrupt, match=r"go on with: zoo run --resume run --env own\.py:make$"):
+        runs.run(settings, "own.py:make", out=Path("run"), on_row=press)

@@ -137,3 +137,21 @@ def test_other_kinds_of_video_are_written_whole_too(
     assert magic in content[:64]
     assert len(content) > 1000  # more than a header
     assert capfd.readouterr() == ("", "")
+
+
+class Blind(gym.Env[Any, Any]):
+    """Draws nothing."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (1,)), spaces.Discrete(2)
+
+
+gym.register("Blind-v0", entry_point=Blind)
+
+
+@pytest.mark.parametrize("env", ["Blind-v0", Blind])
+@pytest.mark.filterwarnings("ignore:.*render_mode:UserWarning")
+def test_an_environment_that_draws_nothing_is_told_how(env: Any, agent: Agent, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be watched: it takes no argument render_mode") as raised:
+        write(agent, env, tmp_path / "x.gif", episodes=1, seed=0)
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())

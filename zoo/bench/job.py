@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.random import SeedSequence
 
-from zoo.bench.plan import FINAL_EPISODES, Job
+from zoo.bench.plan import FINAL_EPISODES, Job, task
 from zoo.envs.envs import Envs
 from zoo.envs.make import vectorize
-from zoo.envs.task import Task
 from zoo.errors import EnvError
 from zoo.machine import peak_memory
 from zoo.settings import Settings, resolve
+from zoo.spec import Array
 from zoo.training.evaluation import EVALUATION
 
 Row = dict[str, float]
@@ -85,19 +85,28 @@ def _sb3(job: Job, on_row: Callable[[Row], None]) -> Performance:
 
 def _random(job: Job, on_row: Callable[[Row], None]) -> Performance:
     """Take uniformly random actions in the episodes that all entries are evaluated on."""
-    task = Task(job.env, job.overrides.get("env_kwargs", {}), tuple(job.overrides.get("wrap", ())))
-    envs = Envs(vectorize(task, 10), SeedSequence(0, spawn_key=(EVALUATION,)), scale_actions=False)
+    made = task(job.env, job.overrides)
+    envs = Envs(vectorize(made, 10), SeedSequence(0, spawn_key=(EVALUATION,)), scale_actions=False)
     space = envs.vector.action_space
     space.seed(0)
     envs.reset()
-    returns: dict[int, float] = {}
+    start = getattr(space, "start", 0)  # from which on the environments count, and algorithms from 0
+    rng, returns = np.random.default_rng(0), dict[int, float]()
     while len(returns) < FINAL_EPISODES:
-        action = np.asarray(space.sample())
+        action = _allowed(envs, rng) if envs.spec.num_masks else np.asarray(space.sample()) - start
         for episode in envs.step(action, np.zeros(len(action))).episodes:
             if episode.number < FINAL_EPISODES:
                 returns[episode.number] = float(episode.episode_return)
     envs.close()
     return Performance([returns[number] for number in sorted(returns)], 0.0, 0)
+
+
+def _allowed(envs: Envs, rng: np.random.Generator) -> Array:
+    """Draw an action for each environment among those that its mask allows, counted from 0."""
+    masks, sizes = envs.obs[:, -envs.spec.num_masks :], envs.spec.action_sizes
+    scores = np.split(rng.random(masks.shape) + masks, np.cumsum(sizes)[:-1], axis=1)  # allowed ones are above 1
+    action = np.stack([part.argmax(1) for part in scores], 1)
+    return action if envs.spec.action_shape else action[:, 0]
 
 
 def _end_with_the_sweep() -> None:

@@ -21,6 +21,7 @@ from zoo.envs.ids import resolve_id
 from zoo.envs.task import Task
 from zoo.errors import UserError
 from zoo.settings import resolve
+from zoo.spec import is_atari
 
 SIDES = ("zoo", "sb3", "random")
 CHECKPOINTS, EPISODES, FINAL_EPISODES = 10, 10, 100
@@ -97,7 +98,7 @@ class Job:
         if not self.algorithm:
             return ""
         given = {"env": self.env, "seed": self.seed, "preset": self.settings_preset, **self.overrides}
-        flags = [f"--{name.replace('_', '-')} {_text(value)}" for name, value in given.items() if value is not None]
+        flags = [_flag(name, value) for name, value in given.items() if value is not None]
         return " ".join(["zoo run", self.algorithm, *flags])
 
     def to_json(self) -> dict[str, Any]:
@@ -105,10 +106,13 @@ class Job:
         return asdict(self)
 
 
-def _text(value: Any) -> str:
-    """Return a setting as a flag takes it."""
+def _flag(name: str, value: Any) -> str:
+    """Return the flag that says a setting."""
+    dashed = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{dashed}" if value else f"--no-{dashed}"
     text = json.dumps(value) if isinstance(value, dict) else value
-    return shlex.quote(",".join(map(str, value)) if isinstance(value, list | tuple) else str(text))
+    return f"--{dashed} " + shlex.quote(",".join(map(str, value)) if isinstance(value, list | tuple) else str(text))
 
 
 ROOTS = {"zoo": ["zoo.runs"], "sb3": ["zoo.crosscheck.theirs"], "random": ["zoo.envs.envs"]}
@@ -148,6 +152,8 @@ def plan(
     all runs, which win over the preset's.
     """
     chosen, own = presets()[preset], own or {}
+    if against is not None and own.get("action_masks"):
+        raise UserError(f"--action-masks: the entries of --against {against} know no masks; leave out one of the two")
     for name in algorithms:
         registry.get(name)
     envs = [_newest(env, chosen.envs) for env in envs]
@@ -192,7 +198,13 @@ def _check_own(envs: list[str], own: dict[str, Any]) -> None:
 
 
 def _of_environment(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name in ("env_kwargs", "wrap")}
+    return {name: value for name, value in settings.items() if name in ("env_kwargs", "wrap", "action_masks")}
+
+
+def task(env: str, settings: dict[str, Any]) -> Task:
+    """Return what makes an environment of a sweep, with those of the settings that are of environments."""
+    given = {"kwargs": settings.get("env_kwargs", {}), "wrap": tuple(settings.get("wrap", ()))}
+    return Task(env, **given, action_masks=settings.get("action_masks", False), atari=is_atari(env))
 
 
 def twinned() -> set[str]:
@@ -231,7 +243,6 @@ def _actions(env: str, made: str) -> str:
     """Return the type of an environment's actions; what is not known beforehand is seen by making it."""
     if env in references():
         return str(references()[env]["actions"])
-    given = json.loads(made)
-    with closing(Task(env, given.get("env_kwargs", {}), tuple(given.get("wrap", ())))()) as one:
+    with closing(task(env, json.loads(made))()) as one:
         name = type(one.action_space).__name__
     return "MultiDiscrete" if name == "MultiBinary" else name

@@ -115,7 +115,7 @@ def _plan(
 
 
 # Settings of all runs.
-bench.params += [flag(name, field_info(Run)[name]) for name in ("total_steps", "env_kwargs", "wrap")]
+bench.params += [flag(name, field_info(Run)[name]) for name in ("total_steps", "env_kwargs", "wrap", "action_masks")]
 
 
 @bench.command()
@@ -162,7 +162,7 @@ def _pair(text: str, sweep: "Plan") -> tuple[str, str]:
 
 
 def _command() -> str:
-    """Return the command line of the whole sweep; flags, which only leave something out this time, are not in it."""
+    """Return the command line of the whole sweep; options that only leave something out this time are not in it."""
     context = click.get_current_context()
     defaults = {param.name: param.default for param in context.command.params}
     flags = [
@@ -170,7 +170,8 @@ def _command() -> str:
         for name, value in context.params.items()
         if not isinstance(value, bool | None) and value != defaults.get(name)
     ]
-    return " ".join(["zoo bench", *flags])
+    masks = ["--action-masks"] if context.params["action_masks"] else []
+    return " ".join(["zoo bench", *flags, *masks])
 
 
 def _queue(engine: str, address: str | None, jobs: int) -> "Queue":

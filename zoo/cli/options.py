@@ -54,6 +54,19 @@ class NewFile(click.Path):
         return path
 
 
+class Folder(click.Path):
+    """A folder, which has a name."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if value == "":
+            self.fail("'' names no folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Count(click.IntRange):
     """A whole number, which may be written as 1e3 or 1k."""
 
@@ -71,6 +84,19 @@ def names(flag: str, text: str | None) -> list[str]:
     return found
 
 
+class RunCommand(click.Command):
+    """A command on a saved run."""
+
+    allow_extra_args = True  # they are refused with a better hint than click's
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        extra = super().parse_args(ctx, args)
+        if extra and not ctx.resilient_parsing:
+            usage = f"{ctx.command_path} {shlex.quote(str(ctx.params['run']))} --env {shlex.quote(extra[0])}"
+            raise UserError(f"unexpected argument {extra[0]!r}; an environment is named by --env: {usage}")
+        return extra
+
+
 class AlgorithmCommand(click.Command):
     """A command for one algorithm: the flags of the run, then those of the algorithm's Config, made when needed."""
 
@@ -80,6 +106,8 @@ class AlgorithmCommand(click.Command):
         try:
             extra = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
+            if error.option_name == "--resume":
+                raise UserError("the folder of a run names its algorithm: zoo run --resume RUN") from None
             raise UserError(f"no such option {error.option_name}{self._hint(ctx, error.option_name)}") from None
         if extra and not ctx.resilient_parsing:
             usage = f"an environment is named by --env: {ctx.command_path} --env {shlex.quote(extra[0])}"
@@ -126,6 +154,9 @@ class AlgorithmGroup(click.Group):
         except click.NoSuchOption as error:
             mine = {flag for option in self.extra for flag in option.opts}
             settings = {f"--{name.replace('_', '-')}" for name in field_info(Run)}
+            if "--resume" in given:
+                resumed = f"--resume takes everything from the run's folder: leave out {error.option_name}"
+                raise UserError(resumed) from None
             if error.possibilities and error.option_name not in mine | settings:
                 raise
         name = next((word for word in given if word in registry.load().algorithms), None)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from zoo import registry
 from zoo.cli.display import console, stages
-from zoo.cli.options import AlgorithmGroup, Count, NewFile, flag, require_env
+from zoo.cli.options import AlgorithmGroup, Count, Folder, NewFile, RunCommand, flag, require_env
 from zoo.cli.output import dispensable_output
 from zoo.config import field_info
 from zoo.errors import UserError
@@ -124,13 +124,16 @@ def _report(result: "Result", folder: Path, *, quiet: bool) -> None:
 
 
 def _summarise(result: "Result", folder: Path) -> None:
+    from zoo.runs import command
+
     click.echo(f"trained in   {timedelta(seconds=round(result.seconds))} ({result.seconds:.1f} s)")
     if result.stopped is not None:
         click.echo(f"stopped at   {result.stopped}")
     if result.evaluation is not None:
         click.echo(f"evaluation   {_describe(result.evaluation)}")
     click.echo(f"saved in     {folder}")
-    click.echo(f"next         zoo watch {folder}   or   zoo eval {folder} --episodes 1000")
+    watch, again = (command(name, folder, result.settings) for name in ("watch", "eval"))
+    click.echo(f"next         {watch}   or   {again} --episodes 1000")
 
 
 def _describe(evaluation: "Evaluation") -> str:
@@ -151,10 +154,10 @@ run = AlgorithmGroup(
     extra=[
         ENV,
         PRESET,
-        click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR", help="The run's folder, a new one."),
+        click.Option(["--out"], type=Folder(), metavar="DIR", help="The run's folder, a new one."),
         click.Option(
             ["--from", "init"],
-            type=click.Path(path_type=Path),
+            type=Folder(),
             metavar="RUN",
             help="Start from a saved agent's weights.",
         ),
@@ -165,9 +168,7 @@ run = AlgorithmGroup(
     invoke_without_command=True,
     no_args_is_help=True,
     params=[
-        click.Option(
-            ["--resume"], type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run that was interrupted."
-        ),
+        click.Option(["--resume"], type=Folder(), metavar="RUN", help="Go on with a run that was interrupted."),
         click.Option(["--total-steps"], metavar="N", help="With --resume: train for so many steps in all."),
         click.Option(["--env"], metavar="ENV", help="With --resume: an environment of your own, as it is named now."),
         *(repeated(name) for name in ("engine", "ray_address", "actors", "num_envs", "wrap", "env_kwargs")),
@@ -191,6 +192,10 @@ def _show(
 
         env = resolve_id(env)
     settings = resolve(algorithm, env or "", overrides, preset=preset)
+    for name in settings.run.wrap:
+        from zoo.envs.ids import load_name
+
+        load_name(name, "wrap")
     if json:
         click.echo(_dump(settings.to_json()))
         return
@@ -225,20 +230,20 @@ show = AlgorithmGroup(
     subcommand_metavar="ALGORITHM [--env ENV] [SETTINGS]...",
 )
 
-RUN = click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
-WHICH = click.option(
-    "--which", type=click.Choice(["final", "best", "last"]), default="final", help="Which agent.  [final]"
-)
+RUN = click.argument("run", type=Folder(), metavar="RUN")
+WHICH = click.option("--which", type=click.Choice(["final", "best", "last"]), help="Which agent of the run.  [final]")
 SEED = click.option("--seed", type=Count(min=0), default=0, help="Seed of the episodes.  [0]")
 
 
-@click.command("eval")
+@click.command("eval", cls=RunCommand)
 @RUN
 @click.option("--episodes", type=Count(min=1), default=100, help="How many episodes.  [100]")
 @SEED
 @WHICH
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(run: Path, episodes: int, seed: int, which: str, as_json: bool, env: str | None, **given: Any) -> None:
+def evaluate(
+    run: Path, episodes: int, seed: int, which: str | None, as_json: bool, env: str | None, **given: Any
+) -> None:
     """Evaluate a saved run again: the same figure for the same seed."""
     from zoo import runs
     from zoo.training.evaluation import evaluate
@@ -260,13 +265,15 @@ def _recorded(run: Path, env: str | None, given: dict[str, Any]) -> tuple[dict[s
     return record, runs.recorded_task(folder, record, env, named)
 
 
-@click.command()
+@click.command(cls=RunCommand)
 @RUN
 @click.option("--episodes", type=Count(min=1), default=1, help="How many episodes.  [1]")
 @SEED
 @WHICH
 @click.option("--video", type=NewFile(), metavar="FILE", help="Write a .gif or .mp4 file instead.")
-def watch(run: Path, episodes: int, seed: int, which: str, video: Path | None, env: str | None, **given: Any) -> None:
+def watch(
+    run: Path, episodes: int, seed: int, which: str | None, video: Path | None, env: str | None, **given: Any
+) -> None:
     """Watch a saved run play, in a window or as a video."""
     from zoo import runs
     from zoo.runs.video import play, write

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 
 from zoo.errors import EnvError, UserError
-from zoo.spaces import Array, Flat
+from zoo.spaces import Array, Flat, joined_masks, shown
 from zoo.spec import Spec
 
 
@@ -38,13 +38,9 @@ class Flattened(gym.Wrapper[Any, Any, Any, Any]):
     def _flat(self, obs: Any, info: dict[str, Any], *, ended: bool) -> Array:
         if not self.sizes:
             return self.flat.flatten(obs)
-        given = np.zeros(sum(self.sizes)) if ended else info.get("action_mask")  # nothing is chosen at an end
-        vector = self.flat.flatten(obs, given)
-        self.mask = vector[-sum(self.sizes) :]
-        allowed = [part.any() for part in np.split(self.mask, np.cumsum(self.sizes)[:-1])]
-        if not ended and not all(allowed):
-            raise EnvError(f"action_mask {self.mask.astype(int)} allows no action")
-        return vector
+        none = np.zeros(sum(self.sizes), np.float32)  # of an end, where nothing is chosen
+        self.mask = none if ended else joined_masks(info.get("action_mask"), self.sizes)
+        return self.flat.flatten(obs, self.mask)
 
     def _check(self, action: Any, mask: Array) -> None:
         start = getattr(self.env.action_space, "start", 0)  # a MultiBinary counts from 0
@@ -57,5 +53,5 @@ def _choices(env: gym.Env[Any, Any]) -> tuple[int, ...]:
     """Return the number of choices of each dimension of the actions. Raises UserError if they are no choices."""
     space = env.action_space
     if isinstance(space, gym.spaces.Box):
-        raise UserError(f"action masks are for choices; this environment's actions are {space}")
+        raise UserError(f"action masks are for choices; this environment's actions are {shown(space)}")
     return Spec(gym.spaces.Discrete(1), space).action_sizes

@@ -11,6 +11,7 @@ The last two run code. Only names that a caller gave may come here, never one th
 
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -42,8 +43,8 @@ SUPPLIED = (
 
 
 def is_supplied(env_id: str) -> bool:
-    """Whether a registered id is one of gymnasium's own, but for those on JAX, or of an extra."""
-    return str(gym.registry[env_id].entry_point).startswith(SUPPLIED)
+    """Whether an id is registered as one of gymnasium's own, but for those on JAX, or of an extra."""
+    return str(getattr(gym.registry.get(env_id), "entry_point", None)).startswith(SUPPLIED)
 
 
 def is_file(name: str) -> bool:
@@ -62,9 +63,9 @@ def resolve_id(name: str) -> str:
         return name
     module, colon, bare = name.rpartition(":")
     if name.endswith(".py") or (colon and not (module and bare)):
-        raise UserError(
-            f"environment {name!r}: expected package:Name-v0, or a function or class, path/to/file.py:make_env"
-        )
+        lacking = "" if module or not colon else " (a package or a file stands before the colon)"
+        expected = "package:Name-v0, or a function or class, path/to/file.py:make_env"
+        raise UserError(f"environment {name!r}: expected {expected}{lacking}")
     if colon:
         before = set(gym.registry)
         import_module(module, name)
@@ -99,11 +100,17 @@ def _refuse(name: str) -> NoReturn:
     if dash and stem in names:
         known = ", ".join(sorted(spec.id for spec in gym.registry.values() if spec.name == stem))
         raise UserError(f"environment {stem!r} has no version {version!r}; known: {known}")
-    hint = nearest(stem, names)
-    if not hint.startswith("; did"):
+    hint = _file_hint(name, "make_env") or nearest(stem, names)
+    if not hint.startswith("; the") and not hint.startswith("; did"):
         hint = "; `python -c 'import gymnasium; gymnasium.pprint_registry()'` lists what is installed"
         hint += "" if _has_atari() else f", and {ATARI_EXTRA}"
     raise UserError(f"unknown environment {name!r}{hint}")
+
+
+def _file_hint(module: str, attribute: str) -> str:
+    """Return how an object in a file is named, where there is a file that is called so; empty if there is none."""
+    file = Path(f"{module}.py")
+    return f"; the file {file} is there, and --env {file}:{attribute} names what it has" if os.path.isfile(file) else ""
 
 
 def _resolve_in(module: str, name: str, registered: set[str]) -> str:
@@ -124,9 +131,8 @@ def import_module(module: str, name: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
-            raise UserError(
-                f"{name}: no module {module!r} is installed or on PYTHONPATH; a file is named path/to/file.py:make_env"
-            ) from None
+            hint = _file_hint(module, name.rpartition(":")[2]) or "; a file is named path/to/file.py:make_env"
+            raise UserError(f"{name}: no module {module!r} is installed or on PYTHONPATH{hint}") from None
         raise UserError(f"{name}: {module} cannot be imported: {located(error)}") from error
     except (Exception, SystemExit) as error:
         raise UserError(f"{name}: {module} cannot be imported: {located(error)}") from error

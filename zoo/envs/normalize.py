@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from zoo.errors import UserError
-from zoo.spaces import Array, Flat, is_image
+from zoo.spaces import Array, Flat, is_image, shown
 
 EPS = 1e-8
 
@@ -52,7 +52,7 @@ class ObsNormalizer(RunningMoments):
 
     def __init__(self, space: spaces.Space[Any]) -> None:
         if not isinstance(space, spaces.Box) or space.dtype == np.uint8 or is_image(space):
-            raise UserError(f"normalize_obs needs observations of floats; this environment's are {space}")
+            raise UserError(f"normalize_obs needs observations of floats; this environment's are {shown(space)}")
         self.masks = space.masks if isinstance(space, Flat) else 0  # the last entries, which stay as they are
         super().__init__((space.shape[0] - self.masks,) if self.masks else space.shape)
 

@@ -12,7 +12,7 @@ from zoo.envs.flatten import Flattened
 from zoo.envs.ids import load_name, make_env, resolve_id
 from zoo.errors import UserError, brief, located, told
 from zoo.machine import nothing_from_here
-from zoo.spaces import Stacked
+from zoo.spaces import Flat, Stacked, shown
 from zoo.spec import Spec, is_atari
 
 SCREEN = (84, 84)
@@ -57,6 +57,11 @@ class Task:
         """Return what must surround all that makes the environment import something."""
         return nothing_from_here() if self.recorded else nullcontext()
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.env, str | gym.Env) or callable(self.env)):
+            kinds = "the name of an environment, an environment, or a function that makes one"
+            raise UserError(f"the environment is {told(self.env, repr):.50}; expected {kinds}")
+
     @property
     def plain_id(self) -> str | None:
         """The id, if it alone, with its arguments, says how to make the environment."""
@@ -89,6 +94,7 @@ def complete(env: "EnvLike | Task", spec: Spec) -> Task:
     if isinstance(env, Task):
         return env
     space = spec.observation_space
+    space = space.source if isinstance(space, Flat) else space  # masks stand behind stacks
     frames = space.frames if isinstance(space, Stacked) else 1
     atari = isinstance(env, str) and is_atari(resolve_id(env)) and spec.obs_shape[-2:] == SCREEN
     return Task(env, frame_stack=frames, action_masks=spec.num_masks > 0, atari=atari)
@@ -106,7 +112,7 @@ def _preprocessed(env: EnvLike, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
     game = make_env(name, **{"frameskip": 1, **kwargs})
     try:
         if len(game.observation_space.shape or ()) < 2:
-            raise UserError(f"{name} observes {game.observation_space}, no pictures; add --no-atari")
+            raise UserError(f"{name} observes {shown(game.observation_space)}, no pictures; add --no-atari")
         return AtariPreprocessing(game, noop_max=30, frame_skip=4, screen_size=SCREEN)
     except gym.error.DependencyNotInstalled:
         raise UserError("pictures of Atari games need a package that is missing: pip install -e '.[atari]'") from None

@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 
 from zoo.errors import UserError
 from zoo.parts.networks import Activation, Encoder, linear, mlp
+from zoo.spaces import shown
 from zoo.spec import Spec
 
 
@@ -35,7 +36,7 @@ class TanhGaussian:
 def check_bounds(spec: Spec) -> None:
     """A UserError unless [-1, 1] means all of the action space, as squashed actions need."""
     if not spec.is_bounded or not spec.scale_actions:
-        raise UserError(f"squashed actions need finite bounds and scale_actions; here: {spec.action_space}")
+        raise UserError(f"squashed actions need finite bounds and scale_actions; here: {shown(spec.action_space)}")
 
 
 class Deterministic(nn.Module):

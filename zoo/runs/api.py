@@ -23,17 +23,17 @@ import gymnasium as gym
 from numpy.random import SeedSequence
 
 from zoo.envs.task import EnvLike
-from zoo.errors import UserError
+from zoo.errors import UserError, told
 from zoo.machine import torch_settings
 from zoo.runs import checkpoint
 from zoo.runs.assemble import assemble
 from zoo.runs.checkpointer import EVERY, Checkpointer, interval
-from zoo.runs.prepare import check_possible, task_of
+from zoo.runs.prepare import check_possible, taken, task_of
 from zoo.runs.recorder import Recorder, Result, Stop
 from zoo.runs.resumed import _changes, resumed_settings, run_of, settings_of
 from zoo.runs.stopping import Interrupter, Stopper
 from zoo.settings import Settings
-from zoo.storage.agent import Agent
+from zoo.storage.agent import DESCRIPTION, Agent
 from zoo.storage.files import Folder, open_folder
 from zoo.storage.load import load_agent
 from zoo.storage.untrusted import Budget, Row
@@ -85,7 +85,7 @@ def run(
     All randomness comes from the seed, in streams that share nothing: weights and noise, training episodes,
     evaluations for the best agent. The final evaluation has seeds of its own, the same for every run.
     """
-    started, every = time.monotonic(), interval(checkpoint_every)
+    started, every, on_row = time.monotonic(), interval(checkpoint_every), called(on_row)
     *streams, validation_stream = SeedSequence(settings.run.seed).spawn(3)
     task = task_of(settings, env, recorded=resumed and env is None)
     eval_task = replace(task, env=copy.deepcopy(env)) if isinstance(env, gym.Env) else task
@@ -121,7 +121,7 @@ def _locked(path: Path, *, resumed: bool) -> Iterator[Folder]:
     try:
         path.mkdir(parents=True, exist_ok=resumed)
     except FileExistsError:
-        raise UserError(f"{path} exists already; two runs never share a folder: choose another --out") from None
+        raise taken(path) from None
     except OSError as error:
         raise UserError(f"{path} cannot be made: {error.strerror}; choose another --out") from None
     except ValueError as error:  # a NUL byte
@@ -135,6 +135,13 @@ def _budget(path: Path) -> Iterator[None]:
     """Limit the bytes of networks that are made to what the size of the checkpoint in a run's folder allows."""
     with open_folder(path) as folder, Budget(checkpoint.budget(folder)):
         yield
+
+
+def called(on_row: OnRow) -> OnRow:
+    """Return what is called with each row. Raises UserError if it is no function."""
+    if not callable(on_row):
+        raise UserError(f"on_row is {told(on_row, repr):.50}; expected a function of a row of metrics")
+    return on_row
 
 
 def _loaded(init: Agent | str | Path | None) -> Agent | None:
@@ -173,14 +180,16 @@ def log_every(settings: Settings) -> int:
     return settings.run.log_every or max(settings.run.total_steps // 100, 1)
 
 
-def load(folder: str | Path, which: str = "final") -> Agent:
+def load(folder: str | Path, which: str | None = None) -> Agent:
     """Load an agent from a run's folder, or from its own. Raises UserError if there is none, or if it does not fit.
 
-    `which` is final or best; a run that was interrupted or failed has only last.
+    `which` is final, as it is if left out, or best; a run that was interrupted or failed has only last.
     """
     path = Path(folder)
     with open_folder(path) as run:
-        kept = [name for name in (which, "last") if run.exists(name)]
+        kept = [name for name in (which or "final", "last") if run.exists(name)]
+        if not kept and which not in (None, path.absolute().name) and run.exists(DESCRIPTION):
+            raise UserError(f"{path} is one agent, of which {which!r} does not choose; name its run: {path.parent}")
         with run.folder(kept[0]) if kept else nullcontext(run) as folder_of_agent:
             agent = load_agent(folder_of_agent)
     agent.run = run_of(path).absolute()

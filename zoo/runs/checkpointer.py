@@ -11,6 +11,7 @@ from zoo.errors import DivergedError, Interrupted, UserError
 from zoo.machine import SIGNALS, device_of
 from zoo.runs.checkpoint import load, save
 from zoo.runs.recorder import Recorder
+from zoo.runs.resumed import command
 from zoo.runs.stopping import handled
 from zoo.storage.files import Folder
 from zoo.training.loop import Learner
@@ -60,7 +61,7 @@ class Checkpointer:
         # The second one does not wait for the end of a step; but a closing terminal may send several.
         if self.signal is not None and number != signal.SIGHUP:
             again = f"{signal.Signals(number).name} a second time"
-            raise Interrupted(number, f"{again}: no new checkpoint; go on with: zoo run --resume {self.folder.path}")
+            raise Interrupted(number, f"{again}: no new checkpoint; go on with: {self._command()}")
         self.signal = self.signal or number
 
     def heed(self) -> None:
@@ -71,7 +72,10 @@ class Checkpointer:
         if self.signal is not None:
             self.save()
             stopped = f"{signal.Signals(self.signal).name} at step {self.learner.step:,}"
-            raise Interrupted(self.signal, f"{stopped}; go on with: zoo run --resume {self.folder.path}")
+            raise Interrupted(self.signal, f"{stopped}; go on with: {self._command()}")
+
+    def _command(self) -> str:
+        return command("run --resume", self.folder.path, self.recorder.settings)
 
     def on_step(self) -> None:
         """Take a checkpoint if one is due, between two steps of training. Raises Interrupted if a signal came."""

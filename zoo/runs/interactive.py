@@ -3,16 +3,22 @@
 No other module imports this one, so that what only shows a run is no part of what decides it (zoo.bench.fingerprint).
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from zoo.envs.task import EnvLike
-from zoo.runs.api import OnRow, run
+from zoo.runs import api
+from zoo.runs.api import OnRow, called
 from zoo.runs.checkpointer import EVERY
 from zoo.runs.display import display, is_watched
 from zoo.runs.prepare import prepare
+from zoo.runs.recorder import Result
+from zoo.runs.resumed import resumed_settings
+from zoo.settings import Settings
 from zoo.storage.agent import Agent
 from zoo.storage.untrusted import Row
 
@@ -42,17 +48,52 @@ def train(
     has all rows. Raises UserError (a ValueError), which names a wrong setting, before anything is trained.
     """
     prepared = prepare(algorithm, env, settings, source="argument", preset=preset)
-    folder = None if out is None else Path(out)
-    rows, shown = list[Row](), is_watched() if progress is None else progress
-    with display(prepared, folder, quiet=not shown, stderr=True) as show:
+    folder, rows = None if out is None else Path(out), list[Row]()
+    train = partial(api.run, prepared, env, out=folder, checkpoint_every=checkpoint_every, init=init)
+    agent = _shown(train, prepared, folder, progress, on_row, rows).agent
+    agent.history = rows
+    return agent
+
+
+def resume(
+    folder: str | Path,
+    env: EnvLike | None = None,
+    *,
+    total_steps: int | None = None,
+    checkpoint_every: str | int = EVERY,
+    progress: bool | None = None,
+    on_row: OnRow = lambda row: None,
+    **repeated: Any,
+) -> Result:
+    """Go on with the run in `folder` from its newest checkpoint, as if it had never stopped, shown as `train` shows it.
+
+    `env`, `total_steps` and `repeated`, settings that the folder must not ask for alone, are those of
+    `zoo.runs.resume`, and so are the warnings. Raises UserError if no checkpoint is whole, or none fits.
+    """
+    path = Path(folder)
+    settings = resumed_settings(path, total_steps, repeated, env=env)
+    more = {"total_steps": total_steps, "checkpoint_every": checkpoint_every, **repeated}
+    return _shown(partial(api.resume, path, env, **more), settings, path, progress, on_row, [])
+
+
+def _shown(
+    train: Callable[..., Result],
+    settings: Settings,
+    folder: Path | None,
+    progress: bool | None,
+    on_row: OnRow,
+    rows: list[Row],
+) -> Result:
+    """Train, and show the rows and why the run ended early; they are appended to `rows`."""
+    shown, on_row = is_watched() if progress is None else progress, called(on_row)
+    with display(settings, folder, quiet=not shown, stderr=True) as show:
 
         def see(row: Row) -> object:
             rows.append(row)
             show(row)
             return on_row(row)
 
-        result = run(prepared, env, out=folder, checkpoint_every=checkpoint_every, init=init, on_row=see)
+        result = train(on_row=see)
     if shown and result.stopped is not None:
         click.echo(f"stopped at   {result.stopped}", err=True)
-    result.agent.history = rows
-    return result.agent
+    return result

@@ -24,7 +24,7 @@ def prepare(
     algorithm: str, env: EnvLike, overrides: dict[str, Any], *, source: str, preset: str | None = None
 ) -> Settings:
     """Resolve settings, and draw a seed if none is given. Raises UserError if a setting is wrong or impossible here."""
-    env_id = resolve_id(env) if isinstance(env, str) else _name(env)
+    env_id = resolve_id(env) if isinstance(env, str) else _name(Task(env).env)
     # Tuned settings count on several environments; one environment object is trained with the defaults.
     use_tuned = not isinstance(env, gym.Env)
     settings = resolve(algorithm, env_id, overrides, source=source, preset=preset, use_tuned=use_tuned)
@@ -55,8 +55,9 @@ def check_possible(settings: Settings, env: EnvLike) -> None:
         )
     if run.clip_reward and run.normalize_reward:
         raise UserError("rewards are clipped to their signs, or normalised, not both: --no-clip-reward drops the first")
-    if run.stop_at is not None and run.eval_every == 0:
-        raise UserError(f"stop_at = {run.stop_at:g} needs checks on the way, but eval_every = 0 makes none")
+    if run.stop_at is not None and run.eval_every is not None and not 0 < run.eval_every <= run.total_steps:
+        checks = f"eval_every = {run.eval_every:,} makes none in {run.total_steps:,} steps"
+        raise UserError(f"stop_at = {run.stop_at:g} needs checks on the way, but {checks}")
     if run.engine == "inline":
         if run.actors > 1:
             raise UserError(
@@ -81,10 +82,15 @@ def _name(env: EnvLike) -> str:
     return str(getattr(env, "__name__", type(env).__name__))
 
 
+def taken(folder: Path) -> UserError:
+    """Return what refuses a folder that exists."""
+    return UserError(f"{folder} exists already; two runs never share a folder: choose another --out")
+
+
 def check_new(folder: Path) -> None:
     """Raise UserError if there is something of this name, or if its place is in no folder."""
     if os.path.lexists(folder):
-        raise UserError(f"{folder} exists already; two runs never share a folder: choose another --out")
+        raise taken(folder)
     above = next(each for each in folder.absolute().parents if os.path.lexists(each))
     if not os.path.isdir(above):
         raise UserError(f"{folder} cannot be made: {above} is no folder; choose another --out")

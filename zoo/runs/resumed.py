@@ -9,6 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
 from zoo import registry
 from zoo.config import build
 from zoo.envs.ids import is_supplied, resolve_id, runs_code
@@ -138,6 +140,21 @@ def _check_reach(folder: Path, settings: Settings, repeated: Mapping[str, Any], 
             raise UserError(
                 brief(f"{folder} has {name} = {theirs!r}, not {mine!r}; --resume repeats settings, and changes none")
             )
+    machines, reasons = _machines(run)
+    code = _code(settings.env, run)
+    asked = machines | code
+    reasons += ["code of its own"] if code else []
+    if any(name not in {**repeated, **({} if env is None else {"env": env})} for name in asked):
+        command = f"zoo run --resume {shlex.quote(str(folder))} {_flags(asked)}"
+        raise UserError(
+            brief(f"{folder} asks for {' and '.join(reasons)}, and {STRANGER}; to go on, repeat it: {command}")
+        )
+    if env is None:
+        _known(folder, settings.env)
+
+
+def _machines(run: Run) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings by which a run reaches other machines, or beyond what this one has, and these reasons."""
     needed = [name for name in ("engine", "ray_address") if run.engine == "ray" and getattr(run, name) is not None]
     reasons = ["a Ray cluster"] if needed else []
     environments, cores = run.actors * run.num_envs, os.cpu_count() or 1
@@ -146,15 +163,17 @@ def _check_reach(folder: Path, settings: Settings, repeated: Mapping[str, Any], 
         needed += ["actors", "num_envs"]
         sum_of = f"actors {run.actors:,} x num_envs {run.num_envs:,} = {environments:,} environments"
         reasons.append(f"{sum_of} in {max(processes, 1):,} processes on {cores} cores")
-    asked = {name: getattr(run, name) for name in needed} | _code(settings.env, run)
-    reasons += ["code of its own"] if len(asked) > len(needed) else []
-    if any(name not in {**repeated, **({} if env is None else {"env": env})} for name in asked):
-        command = f"zoo run --resume {shlex.quote(str(folder))} {_flags(asked)}"
-        raise UserError(
-            brief(f"{folder} asks for {' and '.join(reasons)}, and {STRANGER}; to go on, repeat it: {command}")
-        )
-    if env is None:
-        _known(folder, settings.env)
+    return {name: getattr(run, name) for name in needed}, reasons
+
+
+def command(words: str, folder: Path, settings: Settings) -> str:
+    """Return a command on the folder of a run that was made here, with all that the folder may not ask for itself."""
+    env, run = settings.env, settings.run
+    flags = _code(env, run)
+    if not runs_code(env) and not is_supplied(env):
+        flags = {"env": env if env in gym.registry else f"path/to/file.py:{env}", **flags}
+    flags |= _machines(run)[0] if words.startswith("run") else {}
+    return " ".join(["zoo", words, shlex.quote(str(folder)), *([_flags(flags)] if flags else [])])
 
 
 def _changes(settings: Settings, stored: dict[str, Any]) -> list[str]:

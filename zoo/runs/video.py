@@ -33,7 +33,7 @@ def play(agent: Agent, env: EnvLike | Task, *, episodes: int, seed: int) -> list
         raise UserError("there is no screen here; add --video FILE.gif to write what a window would show")
     _silence()
     task = complete(env, agent.spec)
-    with task.importing(), closing(_guarded(partial(task, render_mode="human"), 0)) as shown:
+    with task.importing(), closing(_rendering(task, "human")) as shown:
         return [sum(_rewards(agent, shown, number, seed)) for number in range(episodes)]
 
 
@@ -95,7 +95,7 @@ def _film(agent: Agent, task: Task, episodes: int, seed: int) -> tuple[list[floa
     """Play episodes; returns their returns, the pictures of all steps, and how many of these make a second."""
     frames: list[Any] = []
     returns = []
-    with task.importing(), closing(_guarded(partial(task, render_mode="rgb_array"), 0)) as env:
+    with task.importing(), closing(_rendering(task, "rgb_array")) as env:
         for number in range(episodes):
             total = 0.0
             for reward in _rewards(agent, env, number, seed):
@@ -103,6 +103,23 @@ def _film(agent: Agent, task: Task, episodes: int, seed: int) -> tuple[list[floa
                 frames.append(_frame(env, frames[:1]))
             returns.append(total)
         return returns, frames, env.metadata.get("render_fps", 30)
+
+
+def _rendering(task: Task, mode: str) -> gym.Env[Any, Any]:
+    """Make an environment that draws pictures, or a window. Raises UserError if it is made for neither."""
+    try:
+        return _guarded(partial(task, render_mode=mode), 0)
+    except (UserError, TypeError) as error:
+        if not any(text in str(error) for text in ("'render_mode'", "takes no arguments")):
+            raise
+        raise UserError(
+            f"{_named(task)} cannot be watched: it takes no argument render_mode; let it take one, keep it as "
+            f"self.render_mode, and return a picture from render() where it is 'rgb_array'"
+        ) from error
+
+
+def _named(task: Task) -> str:
+    return task.env if isinstance(task.env, str) else str(getattr(task.env, "__name__", "the environment"))
 
 
 def _encode(file: Path, frames: list[Any], fps: float) -> bytes:

@@ -13,7 +13,7 @@ from zoo import registry
 from zoo.envs.normalize import ObsNormalizer
 from zoo.errors import EnvError, UserError, said
 from zoo.protocol import END, Algorithm, Optimizer
-from zoo.spaces import Array, Flat, cast, complaint
+from zoo.spaces import Array, Flat, cast, complaint, joined_masks, shown
 from zoo.spec import Spec, Unfit
 from zoo.storage.description import Description, describe, describe_model
 from zoo.storage.files import METRICS, Folder, open_folder
@@ -178,11 +178,16 @@ def _flattened(obs: Any, spec: Spec, masks: Any) -> Array:
     space = spec.observation_space
     assert isinstance(space, Flat)
     try:
-        return space.flatten_batch(obs, masks) if space.is_batch(obs) else space.flatten(obs, masks)
+        if not space.is_batch(obs):
+            return space.flatten(obs, joined_masks(masks, spec.action_sizes) if space.masks else None)
+        each = [joined_masks(mask, spec.action_sizes) for mask in ([None] if masks is None else masks) if space.masks]
+        return space.flatten_batch(obs, each if space.masks else None)
+    except UserError:
+        raise
     except EnvError as error:
         raise UserError(str(error)) from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"observation is none of {space}: {said(error)}") from None
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"observation is none of {shown(space)}: {said(error)}") from None
 
 
 def _flags(given: Any, count: int) -> Array:
