@@ -5,13 +5,10 @@ import os
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 LIMIT = 600  # characters of a message that quotes what may be a stranger's, or of any length
-# Where the code of others lies.
-LIBRARIES = ("<", *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib")))
-LIBRARIES += (f"{Path(__file__).parent}{os.sep}",)
 
 
 class UserError(ValueError):
@@ -80,8 +77,15 @@ def said(error: BaseException) -> str:
 def located(error: BaseException) -> str:
     """Return the kind of an error, its message, and the file and line where it was raised, unless that is a library."""
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    own = [f"{file}:{line}" for file, line in frames if not file.startswith(LIBRARIES)]
+    own = [f"{file}:{line}" for file, line in frames if not file.startswith(_libraries())]
     return brief(said(error)) + (f" ({own[-1]})" if own else "")
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    """Return how files begin that are nobody's own: the zoo's, Python's and those of installed packages."""
+    folders = [os.path.dirname(__file__), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))]
+    return ("<", *(f"{folder}{os.sep}" for folder in folders))
 
 
 def printable(text: str) -> str:
