@@ -286,7 +286,6 @@ def test_modules_were_found() -> None:
 # tests/ has the folders of zoo/, and a module's tests stand where its name says. These stand elsewhere:
 ELSEWHERE = {
     **dict.fromkeys([module for module in ALGORITHMS if module != "zoo.algos.sac"], "algos/test_oracles.py"),
-    "zoo.bench.job": "bench/test_queue.py",
     "zoo.buffers.priorities": "buffers/test_replay.py",
     "zoo.buffers.rows": "buffers/test_rollout.py",
     **dict.fromkeys(
